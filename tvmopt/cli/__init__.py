@@ -1,0 +1,1 @@
+"""The command line: flags to one API call, no decisions."""

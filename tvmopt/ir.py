@@ -1,0 +1,70 @@
+"""The few questions that passes ask of a Relax graph.
+
+TVM renames these spellings between releases, so no other file uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator
+
+
+def is_call_to(expr: relax.Expr, *ops: str) -> bool:
+    """Say whether ``expr`` calls one of the Relax operators, such as ``"relax.matmul"``."""
+    return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name in ops
+
+
+def is_constant(expr: relax.Expr) -> bool:
+    """Say whether ``expr`` is a constant tensor."""
+    return isinstance(expr, tvm.ir.GenericConst)
+
+
+def constant(expr: relax.Expr) -> np.ndarray | None:
+    """Return the value of a constant tensor of any dtype, or None for anything else."""
+    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+def float_constant(expr: relax.Expr) -> np.ndarray | None:
+    """Return the value of a constant floating-point tensor, or None for anything else."""
+    value = constant(expr)
+    return value if value is not None and np.issubdtype(value.dtype, np.floating) else None
+
+
+def shape(expr: relax.Expr) -> tuple[int | str, ...]:
+    """Return a tensor's shape; a dimension not known at compile time is given by its name."""
+    return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in expr.ty.shape)
+
+
+def dtype(expr: relax.Expr) -> str:
+    """Return a tensor's element type, such as ``"float32"``."""
+    return str(expr.ty.dtype)
+
+
+def calls(mod: tvm.IRModule) -> Iterator[relax.Call]:
+    """Yield every call in the Relax functions of ``mod``, operands before users."""
+    found: list[relax.Call] = []
+    for _, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            relax.analysis.post_order_visit(
+                func, lambda e: found.append(e) if isinstance(e, relax.Call) else None
+            )
+    yield from found
+
+
+def bindings(func: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:
+    """Yield the variable and the value of each binding of ``func``, in order."""
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            yield binding.var, binding.value
+
+
+def rewrite_functions(mod: tvm.IRModule, mutator: PyExprMutator) -> tvm.IRModule:
+    """Return the module that ``mutator``, built on ``mod``, makes of every Relax function."""
+    for name, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            mutator.builder_.update_func(name, mutator.visit_expr(func))
+    return mutator.builder_.get()

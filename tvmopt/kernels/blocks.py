@@ -1,0 +1,68 @@
+"""How the rows of a product are grouped, and when threads pay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from tvmopt.kernels.vector import Expr
+from tvmopt.targets.description import CpuTarget
+
+# Below this work a kernel stays on one thread: at some 25 GMAC/s a core it ends in 8 us, and waking
+# a parked thread costs 2 to 5.
+THREAD_MACS = 200_000
+
+
+def worth_threads(macs: int) -> bool:
+    """Say whether a kernel of ``macs`` multiply-accumulates gains from a second thread."""
+    return macs >= THREAD_MACS
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlocks:
+    """Rows cut into tiles, and tiles into blocks.
+
+    Attributes:
+        m: Rows in all.
+        rows: Rows of a tile; the last tile ends at row m and overlaps its neighbour.
+        per_block: Tiles of a block; the last block may hold fewer.
+    """
+
+    m: int
+    rows: int
+    per_block: int
+
+    @classmethod
+    def choose(
+        cls, m: int, rows: int, row_bytes: int, weight_bytes: int, target: CpuTarget
+    ) -> RowBlocks:
+        """Return blocks whose input stays in half of level 2 while every panel passes over it.
+
+        Weights larger than half of level 2 are read once instead, with all rows in one block.
+        """
+        tiles = -(-m // rows)
+        if weight_bytes > target.l2_bytes // 2 and m * row_bytes <= 8 * weight_bytes:
+            return cls(m, rows, tiles)
+        return cls(m, rows, max(1, min(tiles, target.l2_bytes // 4 // (rows * row_bytes))))
+
+    @property
+    def total(self) -> int:
+        """Tiles in all."""
+        return -(-self.m // self.rows)
+
+    @property
+    def count(self) -> int:
+        """Blocks in all."""
+        return -(-self.total // self.per_block)
+
+    def tiles(self, block: Expr) -> Expr | int:
+        """Return how many tiles ``block`` holds."""
+        if self.total % self.per_block == 0:
+            return self.per_block
+        return tirx.min(self.per_block, self.total - block * self.per_block)
+
+    def first_row(self, block: Expr, tile: Expr) -> Expr:
+        """Return the first row of a tile of a block."""
+        row = (block * self.per_block + tile) * self.rows
+        return row if self.m % self.rows == 0 else tirx.min(row, self.m - self.rows)

@@ -1,0 +1,124 @@
+"""Matrix product with a constant right side: linear layers and 1x1 convolutions of stride 1.
+
+``y[m, n] = epilogue(sum_k x[m, k] * w[k, n])``, x and y row-major, w packed into panels of one
+tile's columns, so that the micro-kernel reads it front to back. The last panel overlaps the one
+before it, and the last rows likewise: no size needs a second micro-kernel.
+
+Source: K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS
+34 (2008), for panels and register tiles; that k is not blocked (a panel fits level 2) is derived
+here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels.blocks import RowBlocks, worth_threads
+from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.micro import Accumulators
+from tvmopt.kernels.tile import Tile, choose_tile
+from tvmopt.kernels.vector import bind, loop, parameters, prefetch, prim_func
+from tvmopt.targets.description import CpuTarget
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GemmSite:
+    """A product of an activation and a constant.
+
+    Attributes:
+        m: Rows of the activation, at least 1.
+        k: Columns of the activation.
+        n: Columns of the constant.
+        epilogue: What follows the product.
+    """
+
+    m: int
+    k: int
+    n: int
+    epilogue: Epilogue = Epilogue()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the product."""
+        return self.m * self.k * self.n
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GemmConfig:
+    """How a product is cut.
+
+    Attributes:
+        tile: The register tile.
+        rows: Blocks of rows; one block runs against all panels while it lies in level 2.
+        prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
+        parallel: Whether blocks are shared out among threads.
+    """
+
+    tile: Tile
+    rows: RowBlocks
+    prefetch: bool
+    parallel: bool
+
+
+def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
+    """Return the analytic choice for ``site``."""
+    tile = choose_tile(site.m, site.n, target)
+    weights = site.k * site.n * 4
+    return GemmConfig(
+        tile=tile,
+        rows=RowBlocks.choose(site.m, tile.rows, site.k * 4, weights, target),
+        prefetch=weights > 2 * target.l2_bytes,
+        parallel=worth_threads(site.macs),
+    )
+
+
+def panels(n: int, columns: int) -> list[int]:
+    """Return the first column of each panel; the last panel ends with the matrix."""
+    return [min(start, n - columns) for start in range(0, n, columns)]
+
+
+def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
+    """Return ``weight`` (k, n) as panels (p, k, tile.columns)."""
+    starts = panels(weight.shape[1], tile.columns)
+    return np.stack([weight[:, s : s + tile.columns] for s in starts])
+
+
+def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
+    """Return ``name(x: (m, k), w: (p, k, columns), *operands, y: (m, n))``."""
+    m, k, n, tile, blocks = site.m, site.k, site.n, how.tile, how.rows
+    count = len(panels(n, tile.columns))
+
+    def body() -> None:
+        x, w, *operands, y = parameters(
+            ("x", (m, k)),
+            ("w", (count, k, tile.columns)),
+            *site.epilogue.parameters((m, n)),
+            ("y", (m, n)),
+        )
+        with loop(blocks.count * count, parallel=how.parallel) as task:
+            block, panel = bind(task // count), bind(task % count)
+            with T.serial(blocks.tiles(block)) as g:
+                row = bind(blocks.first_row(block, g))
+                sums = Accumulators(tile)
+                if how.prefetch:
+                    ahead = (panel + 1) * k * tile.columns + g * (
+                        k // blocks.per_block * tile.columns
+                    )
+                sums.accumulate(
+                    k,
+                    lambda i, step: x[(row + i) * k + step],
+                    lambda step, v: sums.vector.load(
+                        w, (panel * k + step) * tile.columns + v * tile.lanes
+                    ),
+                    (lambda step: prefetch(w, ahead + step // blocks.per_block * tile.columns))
+                    if how.prefetch
+                    else None,
+                )
+                column = bind(tirx.min(panel * tile.columns, n - tile.columns))
+                sums.write(y, operands, site.epilogue, column, lambda i: (row + i) * n)
+
+    return prim_func(name, body, {"tvmopt.macs": site.macs})

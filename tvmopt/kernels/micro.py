@@ -1,0 +1,88 @@
+"""The micro-kernel that matrix products and convolutions share: one register tile.
+
+A PrimFunc may hold only one: with two, LLVM schedules across them and spills accumulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels.epilogue import Epilogue, Operand
+from tvmopt.kernels.tile import Tile
+from tvmopt.kernels.vector import Expr, Vector, bind
+
+
+class Accumulators:
+    """The tile's partial sums, in registers."""
+
+    def __init__(self, tile: Tile) -> None:
+        self.tile = tile
+        self.vector = Vector(tile.lanes)
+        self.sums = T.alloc_buffer(
+            (tile.rows * tile.vectors * tile.lanes,), "float32", scope="local"
+        )
+        for i in range(tile.rows * tile.vectors):
+            self.vector.store(self.sums, self.vector.splat(0.0), i * tile.lanes)
+
+    def accumulate(
+        self,
+        k: int,
+        row: Callable[[int, Expr], Expr],
+        columns: Callable[[Expr, int], Expr],
+        ahead: Callable[[Expr], None] | None = None,
+    ) -> None:
+        """Emit ``sums[i, v] += row(i, k) * columns(k, v)`` for every k.
+
+        Args:
+            k: Extent of the contraction.
+            row: Gives the scalar of row i at step k.
+            columns: Gives the v-th vector of the columns at step k.
+            ahead: Emits a prefetch at step k.
+        """
+        with T.serial(k) as step:
+            if ahead is not None:
+                ahead(step)
+            right = [bind(columns(step, v)) for v in range(self.tile.vectors)]
+            for i in range(self.tile.rows):
+                left = bind(self.vector.splat(row(i, step)))
+                for v in range(self.tile.vectors):
+                    self.vector.store(
+                        self.sums, self._sum(i, v) + left * right[v], self._offset(i, v)
+                    )
+
+    def write(
+        self,
+        output: tirx.Buffer,
+        operands: list[tirx.Buffer],
+        epilogue: Epilogue,
+        column: Expr,
+        offset: Callable[[int], Expr],
+    ) -> None:
+        """Emit the epilogue and the stores.
+
+        Args:
+            output: Flat output.
+            operands: Flat operands of the epilogue.
+            epilogue: What is done to the sums.
+            column: The tile's first column.
+            offset: Gives the output's offset of row i, column 0 of the matrix.
+        """
+        for i in range(self.tile.rows):
+            for v in range(self.tile.vectors):
+                at = column + v * self.tile.lanes
+
+                def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
+                    place = at if kind is Operand.CHANNEL else offset(i) + at
+                    return self.vector.load(operands[number], place)
+
+                value = epilogue.apply(self.vector, self._sum(i, v), load)
+                self.vector.store(output, value, offset(i) + at)
+
+    def _offset(self, i: int, v: int) -> int:
+        return (i * self.tile.vectors + v) * self.tile.lanes
+
+    def _sum(self, i: int, v: int) -> Expr:
+        return self.vector.load(self.sums, self._offset(i, v))

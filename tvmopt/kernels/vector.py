@@ -1,0 +1,95 @@
+"""Short spellings for the TIR that generators emit: loads, stores and splats of one SIMD width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+Expr = tirx.Expr if hasattr(tirx, "Expr") else tvm.ir.Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Values of ``lanes`` elements of one dtype.
+
+    Attributes:
+        lanes: Elements in a value, at least 1.
+        dtype: Type of an element.
+    """
+
+    lanes: int
+    dtype: str = "float32"
+
+    def load(self, buffer: tirx.Buffer, offset: Expr | int) -> Expr:
+        """Return ``buffer[offset : offset + lanes]`` of a flat buffer."""
+        return buffer[self._ramp(offset)]
+
+    def store(self, buffer: tirx.Buffer, value: Expr, offset: Expr | int) -> None:
+        """Emit ``buffer[offset : offset + lanes] = value``."""
+        T.buffer_store(buffer, value, [self._ramp(offset)])
+
+    def splat(self, value: Expr | float) -> Expr:
+        """Return a vector of ``lanes`` copies of a scalar."""
+        if isinstance(value, int | float):
+            value = tirx.const(value, self.dtype)
+        return value if self.lanes == 1 else tirx.Broadcast(value, self.lanes)
+
+    def first(self, value: Expr, lanes: int) -> Expr:
+        """Return the first ``lanes`` elements of ``value``, a vector of this type."""
+        if lanes == self.lanes:
+            return value
+        return tirx.Shuffle([value], [tirx.const(i, "int32") for i in range(lanes)])
+
+    def _ramp(self, offset: Expr | int) -> Expr:
+        if isinstance(offset, int):
+            offset = tirx.const(offset, "int32")
+        return offset if self.lanes == 1 else tirx.Ramp(offset, 1, self.lanes)
+
+
+def bind(value: Expr) -> Expr:
+    """Give ``value`` a name in the emitted code, so that it is computed once."""
+    return T.Bind(value)
+
+
+def parameters(*tensors: tuple[str, tuple[int, ...]], dtype: str = "float32") -> list[tirx.Buffer]:
+    """Declare the PrimFunc's parameters, by name and shape, and return their flat views."""
+    whole = [T.arg(name, T.buffer(shape, dtype)) for name, shape in tensors]
+    return [
+        T.decl_buffer((prod(shape),), dtype, data=buffer.data) if len(shape) != 1 else buffer
+        for buffer, (_, shape) in zip(whole, tensors, strict=True)
+    ]
+
+
+def loop(extent: int, *, parallel: bool = False) -> object:
+    """Open a loop of ``extent`` steps; parallel ones are shared out among the artefact's threads."""
+    return T.parallel(extent) if parallel and extent > 1 else T.serial(extent)
+
+
+def prefetch(buffer: tirx.Buffer, offset: Expr) -> None:
+    """Ask for the cache line at ``buffer[offset]``, to be kept at level 2."""
+    T.evaluate(
+        tirx.call_llvm_intrin(
+            "void",
+            "llvm.prefetch",
+            tirx.address_of(buffer[offset]),
+            tirx.const(0, "int32"),
+            tirx.const(2, "int32"),
+            tirx.const(1, "int32"),
+        )
+    )
+
+
+def prim_func(name: str, body: Callable[[], None], attrs: dict[str, object]) -> tirx.PrimFunc:
+    """Return the PrimFunc ``name`` whose parameters and statements ``body`` emits."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "tvmopt.kernel": name, **attrs})
+            body()
+    return builder.get()

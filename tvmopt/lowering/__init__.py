@@ -1,0 +1,1 @@
+"""Sites are matched and given kernels."""
