@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
-from tvmopt.kernels.tile import Tile, choose_tile
+from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import bind, loop, parameters, prefetch, prim_func
 from tvmopt.targets.description import CpuTarget
 
@@ -76,26 +76,20 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     )
 
 
-def panels(n: int, columns: int) -> list[int]:
-    """Return the first column of each panel; the last panel ends with the matrix."""
-    return [min(start, n - columns) for start in range(0, n, columns)]
-
-
 def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
-    """Return ``weight`` (k, n) as panels (p, k, tile.columns)."""
-    starts = panels(weight.shape[1], tile.columns)
-    return np.stack([weight[:, s : s + tile.columns] for s in starts])
+    """Return ``weight`` (k, n) as panels (p, k, tile.width)."""
+    return np.ascontiguousarray(weight[:, panel_columns(weight.shape[1], tile)].transpose(1, 0, 2))
 
 
 def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x: (m, k), w: (p, k, columns), *operands, y: (m, n))``."""
     m, k, n, tile, blocks = site.m, site.k, site.n, how.tile, how.rows
-    count = len(panels(n, tile.columns))
+    count = len(panels(n, tile))
 
     def body() -> None:
         x, w, *operands, y = parameters(
             ("x", (m, k)),
-            ("w", (count, k, tile.columns)),
+            ("w", (count, k, tile.width)),
             *site.epilogue.parameters((m, n)),
             ("y", (m, n)),
         )
@@ -105,16 +99,16 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
                 row = bind(blocks.first_row(block, g))
                 sums = Accumulators(tile)
                 if how.prefetch:
-                    ahead = (panel + 1) * k * tile.columns + g * (
-                        k // blocks.per_block * tile.columns
+                    ahead = (panel + 1) * k * tile.width + g * (
+                        k // blocks.per_block * tile.width
                     )
                 sums.accumulate(
                     k,
                     lambda i, step: x[(row + i) * k + step],
                     lambda step, v: sums.vector.load(
-                        w, (panel * k + step) * tile.columns + v * tile.lanes
+                        w, (panel * k + step) * tile.width + v * tile.lanes
                     ),
-                    (lambda step: prefetch(w, ahead + step // blocks.per_block * tile.columns))
+                    (lambda step: prefetch(w, ahead + step // blocks.per_block * tile.width))
                     if how.prefetch
                     else None,
                 )

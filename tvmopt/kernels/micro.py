@@ -72,7 +72,7 @@ class Accumulators:
         """
         for i in range(self.tile.rows):
             for v in range(self.tile.vectors):
-                at = column + v * self.tile.lanes
+                at = column + self.tile.starts[v]
 
                 def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
                     place = at if kind is Operand.CHANNEL else offset(i) + at

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tvmopt.targets.description import CpuTarget
 
 LOADS_PER_CYCLE = 2  # every CPU in the catalogue reads two vectors from level 1 in a cycle
 FMA_LATENCY = 4  # cycles from one multiply-add to the next that needs its result
+LOOP_CYCLES = 0.1  # what a row or a vector more costs a step, beyond the bounds; fitted on Zen 3
+MAX_ROWS = 8  # each row needs an address; with more, the general registers spill
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,27 +20,40 @@ class Tile:
 
     Attributes:
         rows: Rows (pixels) of the tile.
-        vectors: SIMD registers a row takes.
-        lanes: Elements of each of these registers.
+        columns: Columns (output channels) of the tile.
+        lanes: Elements of one SIMD register, at most ``columns``.
     """
 
     rows: int
-    vectors: int
+    columns: int
     lanes: int
 
     @property
-    def columns(self) -> int:
-        """Columns (output channels) of the tile."""
+    def starts(self) -> list[int]:
+        """First column of each register of a row; the last one ends with the tile."""
+        return [
+            min(start, self.columns - self.lanes) for start in range(0, self.columns, self.lanes)
+        ]
+
+    @property
+    def vectors(self) -> int:
+        """SIMD registers that a row takes."""
+        return len(self.starts)
+
+    @property
+    def width(self) -> int:
+        """Columns as packed: those that two registers share are stored twice."""
         return self.vectors * self.lanes
 
     def cycles(self, target: CpuTarget) -> float:
-        """Return the least cycles of one step along k: arithmetic, loads and latency each bound it."""
+        """Return the least cycles of a step along k: arithmetic, loads and latency each bound it."""
         multiply_adds = self.rows * self.vectors
-        return max(
+        bound = max(
             multiply_adds / target.fma_per_cycle,
             (self.rows + self.vectors) / LOADS_PER_CYCLE,
             FMA_LATENCY,
         )
+        return bound + LOOP_CYCLES * (self.rows + self.vectors)
 
     def fits(self, target: CpuTarget) -> bool:
         """Say whether accumulators, weights and one broadcast input stay in registers."""
@@ -49,26 +66,28 @@ def choose_tile(rows: int, columns: int, target: CpuTarget) -> Tile:
     The last tile of a row or a column overlaps its neighbour, so a product that is no multiple of
     the tile costs whole tiles. Ties go to the larger tile, which stores and loops less.
     """
-    best = min(
+    return min(
         _candidates(rows, columns, target),
         key=lambda tile: (
             -(-rows // tile.rows) * -(-columns // tile.columns) * tile.cycles(target),
             -tile.rows * tile.columns,
         ),
     )
-    return best
+
+
+def panels(n: int, tile: Tile) -> list[int]:
+    """Return the first column of each panel of an n-column matrix; the last ends with it."""
+    return [min(start, n - tile.columns) for start in range(0, n, tile.columns)]
+
+
+def panel_columns(n: int, tile: Tile) -> np.ndarray:
+    """Return the columns of an n-column matrix as packed, (panels, tile.width)."""
+    within = np.concatenate([np.arange(start, start + tile.lanes) for start in tile.starts])
+    return np.array(panels(n, tile))[:, None] + within
 
 
 def _candidates(rows: int, columns: int, target: CpuTarget) -> list[Tile]:
-    lanes = target.lanes(32)
-    if columns < lanes:
-        shapes = [(1, columns)]
-    else:
-        shapes = [(v, lanes) for v in range(1, target.vector_registers // 2 + 1)]
-        shapes = [(v, n) for v, n in shapes if v * n <= columns]
-        if columns < 2 * lanes and columns % 2 == 0:
-            shapes.append((2, columns // 2))  # 10 columns as 2 x 5 rather than 8 + an overlap of 8
-    tiles = [
-        Tile(r, v, n) for v, n in shapes for r in range(1, min(rows, target.vector_registers) + 1)
-    ]
+    lanes = min(target.lanes(32), columns)
+    widths = {min(v * lanes, columns) for v in range(1, target.vector_registers // 2 + 1)}
+    tiles = [Tile(r, w, lanes) for w in sorted(widths) for r in range(1, min(rows, MAX_ROWS) + 1)]
     return [tile for tile in tiles if tile.fits(target)]
