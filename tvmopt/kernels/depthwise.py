@@ -1,0 +1,192 @@
+"""Depthwise convolution: every channel with its own kernel, NHWC.
+
+A tile is a few neighbouring output pixels by one or two vectors of channels; each input column is
+loaded once for all the pixels that need it. Taps above and below the image are skipped by the
+bounds of the vertical loop, taps left and right of it by a test that only border tiles make.
+
+Source: none; derived here. The layout and the walk over channels are those of XNNPACK's dwconv
+kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels.blocks import worth_threads
+from tvmopt.kernels.conv import ConvSite
+from tvmopt.kernels.epilogue import Operand
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
+from tvmopt.targets.description import CpuTarget
+
+
+LONG_LINE = 20  # output pixels of a line from which two registers of channels win
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthwiseConfig:
+    """How a depthwise convolution is cut.
+
+    Attributes:
+        pixels: Output pixels of a tile, along the line.
+        vectors: SIMD registers of channels of a tile.
+        lanes: Channels in one register.
+        parallel: Whether lines are shared out among threads.
+    """
+
+    pixels: int
+    vectors: int
+    lanes: int
+    parallel: bool
+
+
+def applies(site: ConvSite) -> bool:
+    """Say whether ``site`` is depthwise with one output for each input channel."""
+    return site.groups == site.channels == site.out_channels and not site.planar
+
+
+def config(site: ConvSite, target: CpuTarget) -> DepthwiseConfig:
+    """Return the analytic choice for ``site``.
+
+    Long lines take 4 pixels of two registers (fewer, longer runs through memory), short ones as
+    many pixels of one register as divide the line best: both measured on Zen 3.
+    """
+    lanes, out_width = min(target.lanes(32), site.channels), site.out_size[1]
+    vectors = 2 if site.channels >= 2 * lanes and out_width > LONG_LINE else 1
+    most = min(4 if vectors == 2 else 7, out_width)
+    pixels = min(range(1, most + 1), key=lambda p: (-(-out_width // p) * (p + 1.5), -p))
+    return DepthwiseConfig(
+        pixels=pixels, vectors=vectors, lanes=lanes, parallel=worth_threads(2 * site.macs)
+    )
+
+
+def pack(weight: np.ndarray) -> np.ndarray:
+    """Return ``weight`` (c, kh, kw, 1) as (kh, kw, c)."""
+    return np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
+
+
+def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
+    """Return ``name(x, w: (kh, kw, c), *operands, y)``; shapes as the site says."""
+    (out_h, out_w), c = site.out_size, site.channels
+    width = how.lanes * how.vectors
+    tiles, blocks = -(-out_w // how.pixels), -(-c // width)
+
+    def body() -> None:
+        x, w, *operands, y = parameters(
+            ("x", site.input_shape),
+            ("w", (*site.kernel, c)),
+            *site.epilogue.parameters(site.output_shape),
+            ("y", site.output_shape),
+        )
+        with loop(site.batch * out_h, parallel=how.parallel) as line:
+            n, oh = bind(line // out_h), bind(line % out_h)
+            with T.serial(blocks) as block, T.serial(tiles) as t:
+                channel = bind(tirx.min(block * width, c - width)) if c % width else block * width
+                first = t * how.pixels
+                ow = bind(tirx.min(first, out_w - how.pixels)) if out_w % how.pixels else first
+                tile = _Tile(site, how, x, w, (n, oh, ow, channel))
+                if any(site.pads):
+                    with T.If(tile.inside()):
+                        with T.Then():
+                            tile.compute(check=False)
+                        with T.Else():
+                            tile.compute(check=True)
+                else:
+                    tile.compute(check=False)
+                tile.write(y, operands)
+
+    return prim_func(name, body, {"tvmopt.macs": site.macs})
+
+
+class _Tile:
+    """One tile's sums and the loops that fill them."""
+
+    def __init__(
+        self,
+        site: ConvSite,
+        how: DepthwiseConfig,
+        x: tirx.Buffer,
+        w: tirx.Buffer,
+        place: tuple[Expr, Expr, Expr, Expr],
+    ) -> None:
+        self.site, self.how, self.x, self.w = site, how, x, w
+        self.n, self.oh, self.ow, self.channel = place
+        self.vector = Vector(how.lanes)
+        self.left = bind(self.ow * site.strides[1] - site.pads[1])
+        self.sums = T.alloc_buffer(
+            (how.pixels * how.vectors * how.lanes,), "float32", scope="local"
+        )
+        for i in range(how.pixels * how.vectors):
+            self.vector.store(self.sums, self.vector.splat(0.0), i * how.lanes)
+
+    @property
+    def reach(self) -> int:
+        """Input columns from the first to the last that the tile reads."""
+        site = self.site
+        span = (self.how.pixels - 1) * site.strides[1]
+        return span + (site.kernel[1] - 1) * site.dilation[1] + 1
+
+    def inside(self) -> Expr:
+        """Return whether no tap lies left or right of the image."""
+        return tirx.all(self.left >= 0, self.left + self.reach <= self.site.width)
+
+    def compute(self, *, check: bool) -> None:
+        """Emit the loop over lines of taps, clipped to the image."""
+        site = self.site
+        top = bind(self.oh * site.strides[0] - site.pads[0])
+        step = site.dilation[0]
+        first = tirx.max(0, (step - 1 - top) // step)
+        last = tirx.min(site.kernel[0], (site.height - top + step - 1) // step)
+        clipped = site.pads[0] or site.pads[2]
+        low = bind(first) if clipped else 0
+        with T.serial(tirx.max(last - low, 0) if clipped else site.kernel[0]) as i:
+            kh = low + i
+            line = bind((self.n * site.height + top + kh * step) * site.width)
+            for v in range(self.how.vectors):
+                self._line(kh, line, v, check=check)
+
+    def _line(self, kh: Expr, line: Expr, v: int, *, check: bool) -> None:
+        site, how, vector = self.site, self.how, self.vector
+        taps, stride, dilation = site.kernel[1], site.strides[1], site.dilation[1]
+        at = self.channel + v * how.lanes
+        weights = [
+            bind(vector.load(self.w, (kh * taps + kw) * site.channels + at)) for kw in range(taps)
+        ]
+        for column in range(self.reach):
+            users = [
+                (p, kw)
+                for p in range(how.pixels)
+                for kw in range(taps)
+                if p * stride + kw * dilation == column
+            ]
+            if not users:
+                continue
+            iw = self.left + column
+            value = vector.load(self.x, (line + iw) * site.channels + at)
+            if check:
+                there = tirx.all(iw >= 0, iw < site.width)
+                value = tirx.if_then_else(there, value, vector.splat(0.0))
+            value = bind(value)
+            for p, kw in users:
+                place = (p * how.vectors + v) * how.lanes
+                total = vector.load(self.sums, place) + value * weights[kw]
+                vector.store(self.sums, total, place)
+
+    def write(self, y: tirx.Buffer, operands: list[tirx.Buffer]) -> None:
+        """Emit the epilogue and the stores."""
+        site, how, vector = self.site, self.how, self.vector
+        out_h, out_w = site.out_size
+        for p in range(how.pixels):
+            pixel = ((self.n * out_h + self.oh) * out_w + self.ow + p) * site.channels
+            for v in range(how.vectors):
+                at = self.channel + v * how.lanes
+
+                def load(number: int, kind: Operand, at: Expr = at, pixel: Expr = pixel) -> Expr:
+                    place = at if kind is Operand.CHANNEL else pixel + at
+                    return vector.load(operands[number], place)
+
+                total = vector.load(self.sums, (p * how.vectors + v) * how.lanes)
+                vector.store(y, site.epilogue.apply(vector, total, load), pixel + at)

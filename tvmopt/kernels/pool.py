@@ -1,0 +1,117 @@
+"""Max and average pooling over windows, NHWC.
+
+The window is clipped to the image by the bounds of its loops, so padding costs nothing and any
+stride, dilation-free window and rounding of the output size works.
+
+Source: none; derived here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels.blocks import worth_threads
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
+from tvmopt.targets.description import CpuTarget
+
+MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of max and add
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSite:
+    """A pooling over windows of an NHWC tensor.
+
+    Attributes:
+        kind: What is kept of a window.
+        batch: Images.
+        height: Rows of an input image.
+        width: Columns of an input image.
+        channels: Channels.
+        kernel: Window (vertical, horizontal).
+        strides: Steps (vertical, horizontal).
+        pads: Padding (top, left, bottom, right); the maximum and, unless ``count_pad``, the mean
+            are taken over what lies in the image.
+        out_size: Height and width of the output.
+        count_pad: Whether a mean divides by the whole window.
+    """
+
+    kind: Literal["max", "mean"]
+    batch: int
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    out_size: tuple[int, int]
+    count_pad: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the input tensor."""
+        return (self.batch, self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the output tensor."""
+        return (self.batch, *self.out_size, self.channels)
+
+
+def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
+    """Return ``name(x, y)``; shapes as the site says."""
+    c, (out_h, out_w) = site.channels, site.out_size
+    vector = Vector(min(target.lanes(32), c))
+    vectors = min(MAX_VECTORS, c // vector.lanes)
+    width = vectors * vector.lanes
+    work = site.batch * out_h * out_w * c * site.kernel[0] * site.kernel[1]
+    combine = tirx.max if site.kind == "max" else (lambda a, b: a + b)
+    start = tirx.min_value("float32") if site.kind == "max" else tirx.const(0.0, "float32")
+
+    def body() -> None:
+        x, y = parameters(("x", site.input_shape), ("y", site.output_shape))
+        with loop(site.batch * out_h, parallel=worth_threads(work)) as line:
+            n, oh = bind(line // out_h), bind(line % out_h)
+            low_h, high_h = _window(site, 0, oh)
+            with T.serial(out_w) as ow:
+                low_w, high_w = _window(site, 1, ow)
+                with T.serial(-(-c // width)) as block:
+                    channel = bind(tirx.min(block * width, c - width))
+                    sums = T.alloc_buffer((width,), "float32", scope="local")
+                    for v in range(vectors):
+                        vector.store(sums, vector.splat(start), v * vector.lanes)
+                    with T.serial(tirx.max(high_h - low_h, 0)) as i:
+                        row = bind((n * site.height + low_h + i) * site.width)
+                        with T.serial(tirx.max(high_w - low_w, 0)) as j:
+                            at = bind((row + low_w + j) * c + channel)
+                            for v in range(vectors):
+                                value = vector.load(x, at + v * vector.lanes)
+                                held = vector.load(sums, v * vector.lanes)
+                                vector.store(sums, combine(held, value), v * vector.lanes)
+                    pixel = (line * out_w + ow) * c + channel
+                    count = _count(site, (high_h - low_h) * (high_w - low_w))
+                    for v in range(vectors):
+                        value = vector.load(sums, v * vector.lanes)
+                        if site.kind == "mean":
+                            value = value / vector.splat(count)
+                        vector.store(y, value, pixel + v * vector.lanes)
+
+    return prim_func(name, body, {"tvmopt.macs": 0})
+
+
+def _window(site: PoolSite, axis: int, out: Expr) -> tuple[Expr, Expr]:
+    """Return the first input place of the window and the one after its last, clipped."""
+    size = (site.height, site.width)[axis]
+    start = bind(out * site.strides[axis] - site.pads[axis])
+    low, high = tirx.max(start, 0), tirx.min(start + site.kernel[axis], size)
+    return bind(low), bind(high)
+
+
+def _count(site: PoolSite, inside: Expr) -> Expr:
+    """Return what a mean divides by, as float32."""
+    if not site.count_pad:
+        return bind(tirx.Cast("float32", tirx.max(inside, 1)))
+    return tirx.const(float(site.kernel[0] * site.kernel[1]), "float32")
