@@ -95,12 +95,12 @@ _ERF_BOTTOM = (
 
 def exp(x: Expr) -> Expr:
     """Return e**x for a float32 scalar or vector."""
-    return _bind("x", _clamp(x, _EXP_LEAST, _EXP_MOST), _exp_in_range)
+    return bind("x", _clamp(x, _EXP_LEAST, _EXP_MOST), _exp_in_range)
 
 
 def log(x: Expr) -> Expr:
     """Return the natural logarithm of a float32 scalar or vector."""
-    return _bind("x", x, _log)
+    return bind("x", x, _log)
 
 
 def tanh(x: Expr) -> Expr:
@@ -123,7 +123,7 @@ def sigmoid(x: Expr) -> Expr:
 
 def gelu(x: Expr) -> Expr:
     """Return x / 2 * (1 + erf(x / sqrt(2))) for a float32 scalar or vector."""
-    return _bind(
+    return bind(
         "x",
         x,
         lambda v: v * _like(v, 0.5) * (_like(v, 1.0) + erf(v * _like(v, 0.70710678118654752))),
@@ -132,14 +132,14 @@ def gelu(x: Expr) -> Expr:
 
 def _exp_in_range(x: Expr) -> Expr:
     shifted = x * _like(x, _LOG2_E) + _like(x, _ROUNDER)
-    return _bind("shifted", shifted, lambda s: _exp_of_parts(x, s))
+    return bind("shifted", shifted, lambda s: _exp_of_parts(x, s))
 
 
 def _exp_of_parts(x: Expr, shifted: Expr) -> Expr:
     n = shifted - _like(x, _ROUNDER)
     r = x - n * _like(x, _LN2_HIGH) - n * _like(x, _LN2_LOW)
     exponent = _bits(shifted) - _int_like(x, _ROUNDER_BITS)
-    return _bind("r", r, lambda r: _bind("n", exponent, lambda n: _scale(_exp_near_0(r), n)))
+    return bind("r", r, lambda r: bind("n", exponent, lambda n: _scale(_exp_near_0(r), n)))
 
 
 def _exp_near_0(r: Expr) -> Expr:
@@ -149,7 +149,7 @@ def _exp_near_0(r: Expr) -> Expr:
 def _scale(value: Expr, n: Expr) -> Expr:
     """Return value * 2**n in two exact factors: one could not reach 2**128 or the subnormals."""
     half = tirx.shift_right(n, _int_like(n, 1))
-    return _bind("half", half, lambda h: value * _power_of_2(h) * _power_of_2(n - h))
+    return bind("half", half, lambda h: value * _power_of_2(h) * _power_of_2(n - h))
 
 
 def _power_of_2(n: Expr) -> Expr:
@@ -161,7 +161,7 @@ def _log(x: Expr) -> Expr:
     subnormal = x < _like(x, 1.1754943508e-38)
     normal = tirx.Select(subnormal, x * _like(x, 8388608.0), x)
     offset = tirx.Select(subnormal, _like(x, -23.0), _like(x, 0.0))
-    value = _bind("bits", _bits(normal), lambda bits: _log_of_bits(bits, offset))
+    value = bind("bits", _bits(normal), lambda bits: _log_of_bits(bits, offset))
     value = tirx.Select(x == _like(x, float("inf")), x, value)
     at_most_0 = tirx.Select(x == _like(x, 0.0), _like(x, float("-inf")), _like(x, float("nan")))
     return tirx.Select(x > _like(x, 0.0), value, at_most_0)  # nan is not above 0
@@ -170,16 +170,16 @@ def _log(x: Expr) -> Expr:
 def _log_of_bits(bits: Expr, offset: Expr) -> Expr:
     # Subtracting the bits of sqrt(1/2) first puts the mantissa into [sqrt(1/2), sqrt(2)).
     n = tirx.shift_right(bits - _int_like(bits, 0x3F3504F3), _int_like(bits, 23))
-    return _bind("n", n, lambda n: _log_of_parts(bits, n, offset))
+    return bind("n", n, lambda n: _log_of_parts(bits, n, offset))
 
 
 def _log_of_parts(bits: Expr, n: Expr, offset: Expr) -> Expr:
     mantissa = tirx.reinterpret(_dtype("float32", n), bits - tirx.shift_left(n, _int_like(n, 23)))
     exponent = tirx.Cast(_dtype("float32", n), n) + offset
-    return _bind(
+    return bind(
         "m",
         mantissa - _like(mantissa, 1.0),
-        lambda m: _bind("e", exponent, lambda e: _log_near_1(m, e)),
+        lambda m: bind("e", exponent, lambda e: _log_near_1(m, e)),
     )
 
 
@@ -193,9 +193,9 @@ def _odd_rational(x: Expr, clamp: float, top: Sequence[float], bottom: Sequence[
     """Return v * (top(v**2) / bottom(v**2)), within [-1, 1], for x clamped to v."""
 
     def ratio(v: Expr) -> Expr:
-        return _bind("t", v * v, lambda t: v * (_horner(t, top) / _horner(t, bottom)))
+        return bind("t", v * v, lambda t: v * (_horner(t, top) / _horner(t, bottom)))
 
-    return _bind("y", _bind("v", _clamp(x, -clamp, clamp), ratio), lambda y: _clamp(y, -1.0, 1.0))
+    return bind("y", bind("v", _clamp(x, -clamp, clamp), ratio), lambda y: _clamp(y, -1.0, 1.0))
 
 
 def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -214,14 +214,14 @@ def _clamp(x: Expr, least: float, most: float) -> Expr:
     return tirx.min(_like(x, most), tirx.max(_like(x, least), x))
 
 
-def _bind(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+def bind(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     """Return ``body`` of a variable that holds ``value``, or of ``value`` if it is a variable.
 
     Lets go outwards, out of ``value``: TVM's simplifier doubles its time with each one that
     stands within the value of another.
     """
     if isinstance(value, tirx.Let):
-        return tirx.Let(value.var, value.value, _bind(name, value.body, body))
+        return tirx.Let(value.var, value.value, bind(name, value.body, body))
     if isinstance(value, tirx.Var | tirx.FloatImm | tirx.IntImm):
         return body(value)
     var = tirx.Var(name, value.ty)

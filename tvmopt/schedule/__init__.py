@@ -1,0 +1,1 @@
+"""Schedules for the TIR that no kernel generator claims."""
