@@ -1,0 +1,71 @@
+"""A finished artefact, and how it gets to disk whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvmopt.errors import ArtifactError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """A compiled model.
+
+    Attributes:
+        shared_object: The contents of model.so.
+        header: The text of model.h, its C interface.
+        manifest: What the artefact says of itself.
+    """
+
+    shared_object: bytes = field(repr=False)
+    header: str = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the shared object to ``path`` and the header beside it, with the suffix ".h".
+
+        Both files appear whole or stay as they were, whatever happens on the way.
+
+        Returns:
+            The path of the shared object.
+
+        Raises:
+            ArtifactError: The folder does not exist, cannot be written, or the disk is full.
+        """
+        path = Path(path)
+        header = path.with_suffix(".h")
+        if header == path or path.is_dir() or not path.name:
+            raise ArtifactError(f"{path}: must be a file name such as model.so")
+        with contextlib.ExitStack() as undo:
+            try:
+                # All is written before anything is renamed: a full disk changes neither file.
+                new_object = _write_beside(path, self.shared_object, 0o755, undo)
+                new_header = _write_beside(header, self.header.encode(), 0o644, undo)
+                new_header.replace(header)
+                new_object.replace(path)
+            except OSError as err:
+                raise ArtifactError(f"{path}: cannot be written: {err.strerror}") from err
+        return path
+
+
+def _write_beside(path: Path, data: bytes, mode: int, undo: contextlib.ExitStack) -> Path:
+    """Write ``data`` to a new file in the folder of ``path`` that goes when ``undo`` closes."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    undo.callback(temporary.unlink, missing_ok=True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    temporary.chmod(mode & ~_umask())
+    return temporary
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,7 @@
+"""Open an artefact and run it: ctypes and numpy, no compiler."""
+
+from tvmopt.runtime.manifest import read as read_manifest
+from tvmopt.runtime.model import Model, StepInfo, StepTime, open  # noqa: A004 - runtime.open reads best
+from tvmopt.runtime.tensors import TensorInfo
+
+__all__ = ["Model", "StepInfo", "StepTime", "TensorInfo", "open", "read_manifest"]
