@@ -5,7 +5,7 @@ TVM renames these spellings between releases, so no other file uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tvm
@@ -62,9 +62,54 @@ def bindings(func: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:
             yield binding.var, binding.value
 
 
+def with_changes(
+    call: relax.Call, args: Sequence[relax.Expr] | None = None, **attrs: object
+) -> relax.Call:
+    """Return the same call with other operands or with some attributes changed.
+
+    Args:
+        call: A call to a Relax operator.
+        args: The new operands; None keeps the old ones.
+        attrs: The attributes to change, by name.
+    """
+    new = call.attrs
+    if attrs:
+        # TVM has no copy-with-changes for attributes; the fields are on the FFI's type record.
+        info = call.attrs.__tvm_ffi_type_info__
+        fields = {field.name: getattr(call.attrs, field.name) for field in info.fields}
+        assert attrs.keys() <= fields.keys(), f"{call.op.name} has no attributes {attrs.keys()}"
+        new = tvm.ir.make_node(info.type_key, **(fields | attrs))
+    return relax.Call(call.op, call.args if args is None else list(args), new, call.ty_args)
+
+
 def rewrite_functions(mod: tvm.IRModule, mutator: PyExprMutator) -> tvm.IRModule:
     """Return the module that ``mutator``, built on ``mod``, makes of every Relax function."""
     for name, func in mod.functions_items():
         if isinstance(func, relax.Function):
             mutator.builder_.update_func(name, mutator.visit_expr(func))
     return mutator.builder_.get()
+
+
+def scalar(expr: relax.Expr) -> float:
+    """Return the number that an operator's attribute-like argument holds."""
+    value = getattr(expr, "value", expr)
+    return float(value.numpy()) if hasattr(value, "numpy") else float(value)
+
+
+def substitute(expr: relax.Expr, names: dict[relax.Var, relax.Expr]) -> relax.Expr:
+    """Return ``expr``, one binding's value or a tuple, with its variables replaced."""
+    if isinstance(expr, relax.Var):
+        return names[expr]
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([substitute(field, names) for field in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(substitute(expr.tuple_value, names), expr.index)
+    if isinstance(expr, relax.Call):
+        args = [substitute(arg, names) for arg in expr.args]
+        return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+    return expr
+
+
+def parameter_shapes(func: tvm.tirx.PrimFunc) -> list[tuple[int, ...]]:
+    """Return the shape of each tensor that a PrimFunc takes, outputs last."""
+    return [tuple(int(extent) for extent in param.shape) for param in func.params]

@@ -1,0 +1,1 @@
+"""Passes that bring an imported graph into the one form that lowering expects."""
