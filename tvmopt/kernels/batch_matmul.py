@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panels
 from tvmopt.kernels.vector import Expr, bind, loop, parameters, prim_func
@@ -61,7 +61,7 @@ class BatchMatmulSite:
     left: View
     right: View
     output: View
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = STORE
 
     @property
     def batches(self) -> int:

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
-from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prefetch, prim_func
@@ -55,7 +55,7 @@ class ConvSite:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     planar: bool = False
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = STORE
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -229,9 +229,7 @@ class _Image:
                     _fill(out, start, self.pitch)
         return out
 
-    def _copy_row(
-        self, x: tirx.Buffer, out: tirx.Buffer, n: Expr, h: Expr, start: Expr
-    ) -> None:
+    def _copy_row(self, x: tirx.Buffer, out: tirx.Buffer, n: Expr, h: Expr, start: Expr) -> None:
         site = self.site
         if not site.planar:
             row = bind((n * site.height + h) * site.width * site.channels)

@@ -22,7 +22,6 @@ from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
-
 LONG_LINE = 20  # output pixels of a line from which two registers of channels win
 
 

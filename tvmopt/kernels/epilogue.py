@@ -85,6 +85,8 @@ class Epilogue:
         return values[-1]
 
 
+STORE = Epilogue()  # nothing but the store
+
 OPS: dict[str, Callable[..., Expr]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,

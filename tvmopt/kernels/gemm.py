@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
-from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import bind, loop, parameters, prefetch, prim_func
@@ -39,7 +39,7 @@ class GemmSite:
     m: int
     k: int
     n: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = STORE
 
     @property
     def macs(self) -> int:
@@ -99,9 +99,7 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
                 row = bind(blocks.first_row(block, g))
                 sums = Accumulators(tile)
                 if how.prefetch:
-                    ahead = (panel + 1) * k * tile.width + g * (
-                        k // blocks.per_block * tile.width
-                    )
+                    ahead = (panel + 1) * k * tile.width + g * (k // blocks.per_block * tile.width)
                 sums.accumulate(
                     k,
                     lambda i, step: x[(row + i) * k + step],

@@ -5,6 +5,8 @@ Source: none; derived here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
@@ -15,10 +17,24 @@ from tvmopt.targets.description import CpuTarget
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of an addition
 
 
-def global_mean(
-    batch: int, pixels: int, channels: int, target: CpuTarget, name: str
-) -> tirx.PrimFunc:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalMeanSite:
+    """The mean over all pixels of each image.
+
+    Attributes:
+        batch: Images.
+        pixels: Pixels of an image.
+        channels: Channels.
+    """
+
+    batch: int
+    pixels: int
+    channels: int
+
+
+def global_mean(site: GlobalMeanSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
     """Return ``name(x: (batch, pixels, channels), y: (batch, channels))``, both float32."""
+    batch, pixels, channels = site.batch, site.pixels, site.channels
     vector = Vector(min(target.lanes(32), channels))
     vectors = min(MAX_VECTORS, channels // vector.lanes)
     width = vectors * vector.lanes

@@ -46,7 +46,7 @@ class Tile:
         return self.vectors * self.lanes
 
     def cycles(self, target: CpuTarget) -> float:
-        """Return the least cycles of a step along k: arithmetic, loads and latency each bound it."""
+        """Return the least cycles of a step along k: arithmetic, loads and latency bound it."""
         multiply_adds = self.rows * self.vectors
         bound = max(
             multiply_adds / target.fma_per_cycle,

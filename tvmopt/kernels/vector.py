@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-import tvm
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
-Expr = tirx.Expr if hasattr(tirx, "Expr") else tvm.ir.Expr
+from tvmopt.targets.description import CpuTarget
+
+Expr = tirx.Expr
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def parameters(*tensors: tuple[str, tuple[int, ...]], dtype: str = "float32") ->
 
 
 def loop(extent: int, *, parallel: bool = False) -> object:
-    """Open a loop of ``extent`` steps; parallel ones are shared out among the artefact's threads."""
+    """Open a loop of ``extent`` steps, which threads share where it is parallel."""
     return T.parallel(extent) if parallel and extent > 1 else T.serial(extent)
 
 
@@ -85,11 +86,17 @@ def prefetch(buffer: tirx.Buffer, offset: Expr) -> None:
     )
 
 
+def isa(target: CpuTarget) -> str:
+    """Return the instruction set that a kernel's name ends with, such as ``avx2``."""
+    if target.triple.startswith("x86_64"):
+        return {512: "avx512f", 256: "avx2"}.get(target.vector_bits, "sse")
+    return "neon"
+
+
 def prim_func(name: str, body: Callable[[], None], attrs: dict[str, object]) -> tirx.PrimFunc:
     """Return the PrimFunc ``name`` whose parameters and statements ``body`` emits."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True, "tvmopt.kernel": name, **attrs})
-            body()
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "tvmopt.kernel": name, **attrs})
+        body()
     return builder.get()

@@ -1,1 +1,5 @@
-"""Sites are matched and given kernels."""
+"""Sites are matched and given kernels; the rest is fused and scheduled."""
+
+from tvmopt.lowering.lower import lower
+
+__all__ = ["lower"]

@@ -1,0 +1,124 @@
+"""Convolutions: depthwise, 1x1 as a matrix product, and the implicit product for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.kernels import conv, depthwise, gemm
+from tvmopt.kernels.conv import ConvSite
+from tvmopt.lowering.elementwise import Tail, match_tail
+from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
+from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.targets.description import CpuTarget
+
+
+def match_convolution(
+    graph: Graph, node: Node, taken: set[int], kernels: KernelCache
+) -> Replacement | None:
+    """Return the kernel for a float NHWC convolution with constant weights, or None."""
+    call = node.value
+    if not ir.is_call_to(call, "relax.nn.conv2d") or ir.dtype(node.var) != "float32":
+        return None
+    weight = ir.float_constant(call.args[1])
+    if weight is None or call.attrs.data_layout != "NHWC" or call.attrs.out_layout != "NHWC":
+        return None
+    weight = _as_ohwi(weight, call.attrs.kernel_layout)
+    if weight is None:
+        return None
+    x = call.args[0]
+    site = _site(call, ir.shape(x), weight)
+    tail = match_tail(graph, node, taken)
+    site = replace(site, epilogue=tail.epilogue)
+    covered = set(tail.covered)
+    source = _planar_source(graph, x)
+    if source is not None and not depthwise.applies(site) and not _is_product(site):
+        site = replace(site, planar=True)
+        covered.add(graph.makers[x].index)
+        x = source
+    return Replacement(
+        site=describe(site),
+        call=_call(site, x, weight, tail, kernels),
+        covered=frozenset(covered),
+        result=tail.result,
+        layer=node.var.name,
+    )
+
+
+def describe(site: ConvSite) -> str:
+    """Return the site in words, for reports."""
+    kind = "depthwise" if depthwise.applies(site) else "conv"
+    (kh, kw), (sh, sw) = site.kernel, site.strides
+    size = f"{site.batch}x{site.height}x{site.width}x{site.channels}"
+    return f"{kind} {kh}x{kw}/{sh}x{sw} {size} -> {site.out_channels}"
+
+
+def _as_ohwi(weight: np.ndarray, layout: str) -> np.ndarray | None:
+    """Return the weight as (o, kh, kw, c / groups)."""
+    if sorted(layout) != sorted("OHWI"):
+        return None
+    return weight.transpose([layout.index(axis) for axis in "OHWI"])
+
+
+def _site(call: relax.Call, shape: tuple[int, ...], weight: np.ndarray) -> ConvSite:
+    attrs = call.attrs
+    n, h, w, c = shape
+    return ConvSite(
+        batch=n,
+        height=h,
+        width=w,
+        channels=c,
+        out_channels=weight.shape[0],
+        kernel=(weight.shape[1], weight.shape[2]),
+        strides=tuple(int(s) for s in attrs.strides),
+        pads=tuple(int(p) for p in attrs.padding),
+        dilation=tuple(int(d) for d in attrs.dilation),
+        groups=int(attrs.groups),
+    )
+
+
+def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
+    """Return the NCHW tensor of few channels that ``x`` is a permuted copy of, if only ``x`` is.
+
+    The padding copy of the convolution then does the permutation on its way.
+    """
+    maker = graph.maker(x)
+    if maker is None or not ir.is_call_to(maker.value, "relax.permute_dims"):
+        return None
+    axes = [int(a) for a in maker.value.attrs.axes or ()]
+    few = ir.shape(x)[-1] <= 4  # more channels make the copy's scattered stores slow
+    if axes != [0, 2, 3, 1] or not few or graph.only_user(x) is None:
+        return None
+    return maker.value.args[0]
+
+
+def _is_product(site: ConvSite) -> bool:
+    """Say whether the convolution is a plain matrix product over pixels."""
+    return (
+        site.kernel == (1, 1) and site.strides == (1, 1) and site.groups == 1 and not any(site.pads)
+    )
+
+
+def _call(
+    site: ConvSite, x: relax.Expr, weight: np.ndarray, tail: Tail, kernels: KernelCache
+) -> KernelCall:
+    target: CpuTarget = kernels.target
+    if depthwise.applies(site):
+        how = depthwise.config(site, target)
+        kernel = kernels.get(depthwise.depthwise, "dwconv", site, how)
+        packed = depthwise.pack(weight)
+    elif _is_product(site):
+        product = gemm.GemmSite(
+            m=site.rows, k=site.channels, n=site.out_channels, epilogue=site.epilogue
+        )
+        gemm_how = gemm.config(product, target)
+        kernel = kernels.get(gemm.gemm, "gemm", product, gemm_how)
+        packed = gemm.pack(weight.reshape(site.out_channels, -1).T, gemm_how.tile)
+    else:
+        conv_how = conv.config(site, target)
+        kernel = kernels.get(conv.conv, "conv", site, conv_how)
+        packed = conv.pack(weight, site.groups, conv_how.tile)
+    return KernelCall(kernel=kernel, args=(x, packed, *tail.operands))

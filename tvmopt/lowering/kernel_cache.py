@@ -1,0 +1,48 @@
+"""Each distinct kernel is generated once for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from tvm import tirx
+
+from tvmopt.kernels.vector import isa
+from tvmopt.targets.description import CpuTarget
+
+
+class KernelCache:
+    """The kernels of one model, by generator, site and configuration."""
+
+    def __init__(self, target: CpuTarget) -> None:
+        self.target = target
+        self._made: dict[Hashable, tirx.PrimFunc] = {}
+
+    def get(
+        self, generator: Callable[..., tirx.PrimFunc], kind: str, site: Any, how: Any
+    ) -> tirx.PrimFunc:
+        """Return ``generator(site, how, name)``, made at most once.
+
+        Args:
+            generator: A kernel generator.
+            kind: The operator's part of the kernel's name, such as ``"conv"``.
+            site: What to compute; hashable.
+            how: How to compute it; hashable.
+        """
+        key = (kind, site, how)
+        if key not in self._made:
+            name = f"f32_{kind}{_steps(site)}{_tile(how)}__{isa(self.target)}"
+            self._made[key] = generator(site, how, name)
+        return self._made[key]
+
+
+def _steps(site: Any) -> str:
+    epilogue = getattr(site, "epilogue", None)
+    return "" if epilogue is None else epilogue.name
+
+
+def _tile(how: Any) -> str:
+    tile = getattr(how, "tile", None)
+    if tile is not None:
+        return f"_{tile.rows}x{tile.columns}"
+    return f"_{how.pixels}x{how.vectors * how.lanes}" if hasattr(how, "pixels") else ""

@@ -1,0 +1,136 @@
+"""Replace the sites of a canonical module by generated kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.lowering.convolution import match_convolution
+from tvmopt.lowering.graph import Graph, Node, Replacement
+from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.matmul import match_batch_matmul, match_linear
+from tvmopt.lowering.pooling import match_global_mean, match_pool
+from tvmopt.lowering.rest import lower_rest
+from tvmopt.report import Report
+from tvmopt.targets.description import CpuTarget
+
+Matcher = Callable[[Graph, Node, set[int], KernelCache], Replacement | None]
+
+# Tried in this order at each binding; the first that answers has the site.
+MATCHERS: tuple[Matcher, ...] = (
+    match_convolution,
+    match_linear,
+    match_batch_matmul,
+    match_pool,
+    match_global_mean,
+)
+
+VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+
+
+def lower(mod: tvm.IRModule, target: CpuTarget, report: Report) -> tvm.IRModule:
+    """Return ``mod`` with nothing in "main" but calls of scheduled PrimFuncs and reshapes.
+
+    Args:
+        mod: A canonical module (``tvmopt.passes.canonicalize``), static shapes.
+        target: The machine to compile for.
+        report: Gets one line for each site that a generated kernel computes.
+    """
+    graph = Graph.of(mod["main"])
+    replacements = match_sites(graph, target, report)
+    return lower_rest(_rewrite(mod, graph, replacements), target)
+
+
+def match_sites(graph: Graph, target: CpuTarget, report: Report) -> list[Replacement]:
+    """Return the kernels of a function; no binding belongs to two of them."""
+    kernels, taken = KernelCache(target), set[int]()
+    found: list[Replacement] = []
+    for node in graph.nodes:
+        if node.index in taken:
+            continue
+        for matcher in MATCHERS:
+            replacement = matcher(graph, node, taken, kernels)
+            if replacement is not None:
+                found.append(replacement)
+                taken |= replacement.covered
+                name = str(replacement.call.kernel.attrs["tvmopt.kernel"])
+                report.add("Lower", replacement.site, applied=True, reason=name)
+                break
+    return found
+
+
+def _rewrite(mod: tvm.IRModule, graph: Graph, replacements: list[Replacement]) -> tvm.IRModule:
+    """Return the module in which each replacement's call stands for its bindings."""
+    func = mod["main"]
+    calls = {replacement.result.index: replacement for replacement in replacements}
+    covered = frozenset[int]().union(*(r.covered for r in replacements))
+    writer = _Writer(func)
+    with writer.builder.function("main", list(func.params)):
+        with writer.builder.dataflow():
+            for node in graph.nodes:
+                if node.index in calls:
+                    writer.kernel(calls[node.index])
+                elif node.index not in covered:
+                    writer.copy(node)
+            output = writer.builder.emit_output(writer.renamed(func.body.body))
+        writer.builder.emit_func_output(output)
+    return writer.module(func)
+
+
+class _Writer:
+    """Builds the new function; ``names`` maps the old one's variables."""
+
+    def __init__(self, func: relax.Function) -> None:
+        self.builder = relax.BlockBuilder()
+        self.names: dict[relax.Var, relax.Expr] = {var: var for var in func.params}
+        self.kernels: dict[tvm.tirx.PrimFunc, tvm.ir.GlobalVar] = {}
+
+    def copy(self, node: Node) -> None:
+        """Emit a binding that stays, its views spelled as reshapes."""
+        value = self.renamed(node.value)
+        if ir.is_call_to(value, *VIEWS):
+            shape = list(ir.shape(node.var))
+            source = value.args[0]
+            value = source if list(ir.shape(source)) == shape else relax.op.reshape(source, shape)
+        self.names[node.var] = self.builder.emit(value, name_hint=node.var.name)
+
+    def kernel(self, replacement: Replacement) -> None:
+        """Emit a kernel's call."""
+        call, name = replacement.call, replacement.layer
+        *inputs, output = ir.parameter_shapes(call.kernel)
+        args = [
+            self._shaped(relax.const(arg) if isinstance(arg, np.ndarray) else self.renamed(arg), s)
+            for arg, s in zip(call.args, inputs, strict=True)
+        ]
+        out = relax.TensorType(output, call.dtype)
+        value = relax.call_tir(self._global(call.kernel), args, out_ty=out)
+        result = self.builder.emit(value, name_hint=name)
+        var = replacement.result.var
+        self.names[var] = self._shaped(result, ir.shape(var))
+
+    def _shaped(self, expr: relax.Expr, shape: tuple[int, ...]) -> relax.Expr:
+        """Return a view of ``expr`` with that shape."""
+        if ir.shape(expr) == shape:
+            return expr
+        return self.builder.emit(relax.op.reshape(expr, list(shape)))
+
+    def renamed(self, expr: relax.Expr) -> relax.Expr:
+        """Return ``expr`` of the old function in the new one's variables."""
+        return ir.substitute(expr, self.names)
+
+    def module(self, func: relax.Function) -> tvm.IRModule:
+        """Return the finished module, with the old function's attributes."""
+        mod = self.builder.get()
+        mod["main"] = mod["main"].with_attrs(dict(func.attrs)) if func.attrs else mod["main"]
+        return mod
+
+    def _global(self, kernel: tvm.tirx.PrimFunc) -> tvm.ir.GlobalVar:
+        if kernel not in self.kernels:
+            name = f"k{len(self.kernels)}_{kernel.attrs['tvmopt.kernel']}"
+            named = kernel.with_attr("global_symbol", name)
+            self.kernels[kernel] = self.builder.add_func(named, name)
+        return self.kernels[kernel]
