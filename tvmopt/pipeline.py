@@ -1,0 +1,53 @@
+"""The compiler: which passes run, in which order."""
+
+from __future__ import annotations
+
+import logging
+
+import tvm
+
+from tvmopt.codegen import Artifact, BuildMeta, build
+from tvmopt.lowering import lower
+from tvmopt.model import Model
+from tvmopt.passes.canonicalize import canonicalize_passes
+from tvmopt.report import Report
+from tvmopt.targets import CpuTarget, resolve
+
+logger = logging.getLogger(__name__)
+
+
+def canonicalize(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
+    """Return ``mod`` in the form that passes and lowering expect: folded, NHWC, one spelling."""
+    for step in canonicalize_passes(report):
+        mod = step(mod)
+    return mod
+
+
+def compile(  # noqa: A001  (tvmopt.compile reads best)
+    model: Model, target: CpuTarget | str = "native", *, name: str | None = None
+) -> Artifact:
+    """Compile a model into a stand-alone shared object.
+
+    The result is a function of the model and the resolved target alone: nothing is timed.
+
+    Args:
+        model: What ``tvmopt.load`` returns.
+        target: A target, or what ``tvmopt.targets.resolve`` takes, such as ``"x86-64-v3"``.
+        name: Prefix of the artefact's symbols, a C identifier; the model's own name if None.
+
+    Raises:
+        TargetError: The target is unknown or contradicts itself.
+        OptionError: ``name`` is no C identifier.
+        ToolchainError: The target's C compiler is missing or fails.
+    """
+    resolved = resolve(target) if isinstance(target, str) else target
+    report = Report(list(model.report.decisions))
+    lowered = lower(canonicalize(model.mod, report), resolved, report)
+    logger.info("%s: %d kernels for %s", model.name, len(report.decisions), resolved.name)
+    meta = BuildMeta(
+        name=name or model.name,
+        input_names=tuple(spec.name for spec in model.inputs),
+        output_names=tuple(spec.name for spec in model.outputs),
+        model_sha256=model.sha256,
+    )
+    return build(lowered, resolved, meta)
