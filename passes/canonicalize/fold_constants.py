@@ -122,7 +122,7 @@ def evaluate(call: relax.Call, mod: tvm.IRModule, var: relax.Var) -> np.ndarray:
     if move is not None:
         result = move(ir.constant(call.args[0]), call, var)
         if result is not None:
-            return np.ascontiguousarray(result)
+            return np.array(result, order="C")
     return _run(call, mod)
 
 

@@ -61,7 +61,7 @@ class LinearSite:
         w = grouped.swapaxes(0, 1) if self.transposed else grouped
         w = np.moveaxis(w.reshape(moved), (0, 1), (self.output_axis, self.input_axis))
         with np.errstate(over="ignore"):  # the caller looks for what is not finite
-            return np.ascontiguousarray(w.astype(self.weight.dtype))
+            return np.array(w.astype(self.weight.dtype), order="C")
 
 
 def linear_site(value: relax.Expr, rank: int) -> LinearSite | None:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 import tvm
 from tvm import relax
 
+from tvmopt import ir
+
 _PLAIN = (relax.Call, relax.Tuple, relax.TupleGetItem, relax.Var, tvm.ir.GenericConst)
 
 Rule = Callable[[relax.Var, relax.Expr], relax.Expr]
@@ -30,12 +32,17 @@ class Rebuild:
         old: The values of the variables of the function as it was.
         readers: How often each old variable is read, the function's result included.
         users: The old variables whose values read an old variable.
+        result: The old variable that the function returns.
     """
 
     def __init__(self, func: relax.Function, builder: relax.BlockBuilder) -> None:
         self.builder = builder
-        self.old: dict[relax.Var, relax.Expr] = dict(plain_bindings(func))
-        self.readers: Counter[relax.Var] = Counter(variables(func.body.body))
+        self.old: dict[relax.Var, relax.Expr] = dict(ir.bindings(func))
+        self.result = func.body.body
+        if not isinstance(self.result, relax.Var):
+            self.result = relax.Var("result", func.body.body.ty)
+            self.old[self.result] = func.body.body
+        self.readers: Counter[relax.Var] = Counter([self.result])
         self.users: dict[relax.Var, list[relax.Var]] = {}
         for var, value in self.old.items():
             for read in variables(value):
@@ -115,13 +122,6 @@ def variables(expr: relax.Expr) -> Iterator[relax.Var]:
             yield from variables(arg)
 
 
-def plain_bindings(func: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:
-    """Yield the variable and the value of each binding of ``func``."""
-    for block in func.body.blocks:
-        for binding in block.bindings:
-            yield binding.var, binding.value
-
-
 def is_plain(func: relax.Function) -> bool:
     """Say whether ``func`` is a straight line of pure calls, which is all a rule understands."""
     return not relax.analysis.contains_impure_call(func) and all(
@@ -151,7 +151,7 @@ def rebuild_main(mod: tvm.IRModule, make_rule: Callable[[Rebuild], Rule]) -> tvm
     graph = Rebuild(func, builder)
     with builder.function("main", list(func.params), attrs=dict(func.attrs or {})):
         with builder.dataflow():
-            result = _rebuild_body(graph, func, make_rule(graph))
+            result = _rebuild_body(graph, make_rule(graph))
         builder.emit_func_output(result)
     main = relax.analysis.remove_all_unused(builder.finalize()["main"])
     new = mod.clone()
@@ -159,14 +159,13 @@ def rebuild_main(mod: tvm.IRModule, make_rule: Callable[[Rebuild], Rule]) -> tvm
     return new
 
 
-def _rebuild_body(graph: Rebuild, func: relax.Function, rule: Rule) -> relax.Var:
-    result = func.body.body
+def _rebuild_body(graph: Rebuild, rule: Rule) -> relax.Var:
     for var, value in graph.old.items():
         new = rule(var, graph.renew(value))
-        if isinstance(result, relax.Var) and var.same_as(result):
+        if var.same_as(graph.result):
             return graph.builder.emit_output(new, var.name)
         graph.bind(var, new)
-    return graph.builder.emit_output(graph.renew(result))
+    return graph.builder.emit_output(graph.renew(graph.result))  # a parameter
 
 
 def _same(new: list[relax.Expr], old: list[relax.Expr]) -> bool:

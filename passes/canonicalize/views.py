@@ -263,20 +263,23 @@ def _direct(source: View, target: View) -> Shape | None:
 def solid(view: View) -> View:
     """Return the nearest view that stores each logical axis as one axis.
 
-    The axes stay in the order in which their last pieces are stored. If those of each logical
-    axis lie together already, getting there moves nothing.
+    If the pieces of each logical axis lie together already, getting there moves nothing.
     """
-    last = {i: group[-1] for i, group in enumerate(view.axes) if group}
-    by_axis = {place: i for i, place in last.items()}
+    return ordered(view.logical, solid_order(view))
+
+
+def solid_order(view: View) -> Shape:
+    """Return the logical axes in the order in which their last pieces are stored."""
+    by_place = {group[-1]: i for i, group in enumerate(view.axes) if group}
     units = [i for i, d in enumerate(view.logical) if d == 1]
     order: list[int] = []
     for place, size in enumerate(view.stored):
-        if place in by_axis:
-            order.append(by_axis[place])
+        if place in by_place:
+            order.append(by_place[place])
         elif size == 1 and units:
             # Where the stored tensor has an axis of size 1, no reshape is needed to find one.
             order.append(units.pop(0))
     for unit in units:
         before = next((order.index(i) + 1 for i in range(unit - 1, -1, -1) if i in order), 0)
         order.insert(before, unit)
-    return ordered(view.logical, tuple(order))
+    return tuple(order)

@@ -1,0 +1,273 @@
+"""How each operator runs on stored tensors: what it asks for, and what it leaves behind.
+
+A rule gets a call of the function as it was and returns the stored result with its view. Three
+kinds of operators: those that ask for a layout (convolutions and all that is spatial: channels
+last), those that run on any (elementwise) or on any that keeps axes whole (reductions, softmax,
+concat, ...: their axes are renumbered), and all others, which get the logical tensor itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import tvm
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.passes.canonicalize.layout_store import Held, HeldTuple, Store, static_shape
+from tvmopt.passes.canonicalize.views import (
+    Shape,
+    View,
+    ordered,
+    plain,
+    reshape,
+    solid_order,
+    transpose,
+)
+
+Result = Held | HeldTuple
+LayoutRule = Callable[[Store, relax.Call, relax.Var], Result | None]
+
+
+def spatial(*layout_attrs: str) -> LayoutRule:
+    """Return the rule of an operator on one (n, c, h, w) tensor that can run on (n, h, w, c)."""
+
+    def rule(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+        letters = getattr(call.attrs, layout_attrs[0])
+        last = _channels_last(letters)
+        if last is None or any(getattr(call.attrs, a) != letters for a in layout_attrs):
+            return None
+        order = tuple(letters.index(axis) for axis in last)
+        data = _want(store.get(call.args[0]), order)
+        args = [store.place(*data), *_rest(store, call)]
+        new = ir.with_changes(call, args, **dict.fromkeys(layout_attrs, last))
+        return _emit(store, var, new, order)
+
+    return rule
+
+
+def convolution(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Run a convolution, transposed or not, on channels-last data and an OHWI weight."""
+    letters, kernel = call.attrs.data_layout, call.attrs.kernel_layout
+    last = _channels_last(letters)
+    if last is None or call.attrs.out_layout != letters or len(kernel) != len(letters):
+        return None
+    order = tuple(letters.index(axis) for axis in last)
+    kernel_last = last.replace("N", "O").replace("C", "I")
+    kernel_order = tuple(kernel.index(axis) for axis in kernel_last)
+    args = [
+        store.place(*_want(store.get(call.args[0]), order)),
+        store.place(*_want(store.get(call.args[1]), kernel_order)),
+    ]
+    new = ir.with_changes(call, args, data_layout=last, kernel_layout=kernel_last, out_layout=last)
+    return _emit(store, var, new, order)
+
+
+def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Let a transposition change the view."""
+    held = store.get(call.args[0])
+    rank = len(held.view.logical)
+    axes = call.attrs.axes
+    axes = tuple(range(rank))[::-1] if axes is None else tuple(int(a) % rank for a in axes)
+    return Held(expr=held.expr, view=transpose(held.view, axes), name=var.name)
+
+
+def regroup(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Let a reshape, flatten, squeeze or expand_dims change the view where it can."""
+    held = store.get(call.args[0])
+    view = reshape(held.view, static_shape(var))
+    if view is None:
+        expr = store.place_plain(held)
+        view = reshape(plain(held.view.logical), static_shape(var))
+        assert view is not None, "a tensor stored in order takes any shape"
+        return Held(expr=expr, view=view, name=var.name)
+    return Held(expr=held.expr, view=view, name=var.name)
+
+
+def along(*, axis: str = "axis") -> LayoutRule:
+    """Return the rule of an operator that keeps the rank and has one axis or none (attribute)."""
+
+    def rule(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+        at = getattr(call.attrs, axis)
+        if at is None:
+            return None
+        expr, order = _whole(store, store.get(call.args[0]))
+        new = ir.with_changes(
+            call, [expr, *_rest(store, call)], **{axis: order.index(at % len(order))}
+        )
+        return _emit(store, var, new, order)
+
+    return rule
+
+
+def reduce(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Reduce over the stored axes: mean, sum, max and their like."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    axis = call.attrs.axis
+    logical = list(range(len(order))) if axis is None else _axes(axis, len(order))
+    stored = sorted(order.index(a) for a in logical)
+    new = ir.with_changes(call, [expr], axis=stored)
+    if call.attrs.keepdims:
+        return _emit(store, var, new, order)
+    return _emit(store, var, new, _without(order, logical))
+
+
+def arg_reduce(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Find the index of the largest or smallest element along one stored axis."""
+    if call.attrs.axis is None:
+        return None  # an index into the flattened tensor depends on the order
+    expr, order = _whole(store, store.get(call.args[0]))
+    axis = int(call.attrs.axis) % len(order)
+    new = ir.with_changes(call, [expr], axis=order.index(axis))
+    return _emit(store, var, new, order if call.attrs.keepdims else _without(order, [axis]))
+
+
+def concat(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Concatenate in the order in which the largest operand is stored."""
+    if not isinstance(call.args[0], relax.Tuple):
+        return None
+    parts = [store.get(item) for item in call.args[0].fields]
+    largest = max(parts, key=lambda p: (not ir.is_constant(p.expr), _elements(p.view)))
+    order = solid_order(largest.view)
+    exprs = [store.place(p, ordered(p.view.logical, order)) for p in parts]
+    axis = order.index((call.attrs.axis or 0) % len(order))
+    return _emit(store, var, ir.with_changes(call, [relax.Tuple(exprs)], axis=axis), order)
+
+
+def split(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Split along the stored axis."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    axis = order.index(call.attrs.axis % len(order))
+    whole = store.graph.emit(ir.with_changes(call, [expr], axis=axis), var.name)
+    return tuple(
+        Held(
+            expr=store.graph.emit(relax.TupleGetItem(whole, i), f"{var.name}_{i}"),
+            view=ordered(tuple(int(d) for d in part.shape), order),
+            name=f"{var.name}_{i}",
+        )
+        for i, part in enumerate(var.ty.fields)
+    )
+
+
+def strided_slice(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Slice along the stored axes."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    axes = [order.index(int(a) % len(order)) for a in call.args[1].fields]
+    index = relax.Tuple(
+        [_like(old, new) for old, new in zip(call.args[1].fields, axes, strict=True)]
+    )
+    return _emit(store, var, ir.with_changes(call, [expr, index, *call.args[2:]]), order)
+
+
+def take(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Take along the stored axis, where the indices are one row of them or a single one."""
+    indices = store.get(call.args[1])
+    if ir.is_constant(call.args[0]) or call.attrs.axis is None or len(indices.view.logical) > 1:
+        return None
+    expr, order = _whole(store, store.get(call.args[0]))
+    axis = call.attrs.axis % len(order)
+    args = [expr, store.place_plain(indices)]
+    new = ir.with_changes(call, args, axis=order.index(axis))
+    if len(indices.view.logical) == 1:
+        return _emit(store, var, new, order)
+    return _emit(store, var, new, _without(order, [axis]))
+
+
+def pad(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Pad the stored axes."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    width = [int(w) for w in call.attrs.pad_width]
+    stored = [w for a in order for w in width[2 * a : 2 * a + 2]]
+    return _emit(store, var, ir.with_changes(call, [expr], pad_width=stored), order)
+
+
+def tile(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Tile the stored axes."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    repeats = [int(r) for r in call.attrs.repeats]
+    if len(repeats) != len(order):
+        return None
+    return _emit(
+        store, var, ir.with_changes(call, [expr], repeats=[repeats[a] for a in order]), order
+    )
+
+
+def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Broadcast the stored axes; new ones in front are of size 1 first."""
+    held, shape = store.get(call.args[0]), static_shape(var)
+    view = reshape(held.view, (1,) * (len(shape) - len(held.view.logical)) + held.view.logical)
+    assert view is not None, "axes of size 1 cut nothing"
+    expr, order = _whole(store, Held(expr=held.expr, view=view, name=held.name))
+    stored = relax.ShapeExpr([shape[a] for a in order])
+    return _emit(store, var, ir.with_changes(call, [expr, stored]), order)
+
+
+def normalize(store: Store, call: relax.Call, var: relax.Var) -> Result:
+    """Run a norm over ``axes``, which are the last stored ones in their logical order."""
+    held = store.get(call.args[0])
+    order, axes = solid_order(held.view), _axes(call.attrs.axes, len(held.view.logical))
+    if list(order[-len(axes) :]) != axes:
+        order = (*(a for a in order if a not in axes), *axes)
+    expr = store.place(held, ordered(held.view.logical, order))
+    stored = [order.index(a) for a in axes]
+    return _emit(store, var, ir.with_changes(call, [expr, *_rest(store, call)], axes=stored), order)
+
+
+def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
+    """Quantize or dequantize in any order; parameters of a channel each follow their axis."""
+    held = store.get(call.args[0])
+    if ir.is_constant(held.expr):
+        return None
+    if all(a.ty.ndim == 0 for a in call.args[1:]):
+        new = ir.with_changes(call, [held.expr, *_rest(store, call)])
+        return Held(expr=store.graph.emit(new, var.name), view=held.view, name=var.name)
+    return along()(store, call, var)
+
+
+def _rest(store: Store, call: relax.Call) -> list[relax.Expr]:
+    """Return the operands after the first as the logical tensors they are."""
+    return [
+        store.place_plain(store.get(a)) if isinstance(a.ty, relax.TensorType) else a
+        for a in call.args[1:]
+    ]
+
+
+def _whole(store: Store, held: Held) -> tuple[relax.Expr, Shape]:
+    """Return the tensor with each axis in one piece, and the order in which they are stored."""
+    order = solid_order(held.view)
+    return store.place(held, ordered(held.view.logical, order)), order
+
+
+def _want(held: Held, order: Shape) -> tuple[Held, View]:
+    return held, ordered(held.view.logical, order)
+
+
+def _emit(store: Store, var: relax.Var, call: relax.Call, order: Shape) -> Held:
+    expr = store.graph.emit(call, var.name)
+    return Held(expr=expr, view=ordered(static_shape(var), order), name=var.name)
+
+
+def _channels_last(letters: str) -> str | None:
+    """Return the channels-last spelling of a layout that has channels, such as ``NHWC``."""
+    if sorted(letters) not in (sorted("NCHW"), sorted("NCDHW"), sorted("NCW")):
+        return None
+    return "N" + "".join(axis for axis in "DHW" if axis in letters) + "C"
+
+
+def _without(order: Shape, dropped: Sequence[int]) -> Shape:
+    """Return the stored order of the axes that are left, under their new numbers."""
+    kept = [a for a in order if a not in dropped]
+    return tuple(sorted(kept).index(a) for a in kept)
+
+
+def _axes(axes: Sequence[int], rank: int) -> list[int]:
+    return [int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)]
+
+
+def _elements(view: View) -> int:
+    return math.prod(view.logical)
+
+
+def _like(old: relax.Expr, value: int) -> relax.Expr:
+    return tvm.tirx.IntImm(old.dtype, value)

@@ -1,0 +1,150 @@
+"""Which stored tensor holds each logical one, and the moves between stored forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.passes.canonicalize.rebuild import Rebuild
+from tvmopt.passes.canonicalize.views import Shape, View, plain, steps_between
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """A tensor of the model and the one that stores it.
+
+    Attributes:
+        expr: The stored tensor, a variable or a constant; its shape is that of ``view.stored`` up
+            to a reshape.
+        view: How it holds the logical tensor.
+        name: The name of the logical tensor, for the moves it may need.
+    """
+
+    expr: relax.Expr
+    view: View
+    name: str
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the stored tensor as it is."""
+        return static_shape(self.expr)
+
+
+HeldTuple = tuple["Held | HeldTuple", ...]
+
+
+def static_shape(expr: relax.Expr) -> Shape:
+    """Return the shape of a tensor whose dimensions are all known."""
+    return tuple(int(d) for d in ir.shape(expr))
+
+
+def moves(source: View, target: View) -> bool:
+    """Say whether going from one view to another moves data, rather than only reshaping."""
+    return any(step.axes is not None for step in steps_between(source, target))
+
+
+class Store:
+    """The stored form of every tensor rewritten so far.
+
+    Attributes:
+        graph: Where new bindings go.
+        moved: The names of the tensors that had to be transposed.
+    """
+
+    def __init__(self, graph: Rebuild) -> None:
+        self.graph = graph
+        self.moved: list[str] = []
+        self._held: dict[relax.Var, Held | HeldTuple] = {}
+        self._placed: dict[tuple[relax.Expr, View, View], relax.Expr] = {}
+
+    def keep(self, var: relax.Var, held: Held | HeldTuple) -> None:
+        """Note how the old variable ``var`` is stored."""
+        self._held[var] = held
+
+    def get(self, expr: relax.Expr) -> Held | HeldTuple:
+        """Return how an operand in the function as it was is stored."""
+        if isinstance(expr, relax.Var):
+            return self._held[expr]
+        if isinstance(expr, relax.Tuple):
+            return tuple(self.get(item) for item in expr.fields)
+        return Held(expr=expr, view=plain(static_shape(expr)), name="constant")
+
+    def place(self, held: Held, target: View) -> relax.Expr:
+        """Return the tensor stored as ``target``: constants are moved now, the rest at run time."""
+        if ir.is_constant(held.expr):
+            return relax.const(
+                move_constant(ir.constant(held.expr), held.view, target), ir.dtype(held.expr)
+            )
+        key = (held.expr, held.view, target)
+        if key not in self._placed:
+            inner = self._place_inside(held, target)
+            self._placed[key] = self._move(held, target) if inner is None else inner
+        return self._placed[key]
+
+    def place_plain(self, held: Held | HeldTuple) -> relax.Expr:
+        """Return the logical tensor itself, or a tuple of them."""
+        if isinstance(held, tuple):
+            return relax.Tuple([self.place_plain(item) for item in held])
+        return self.place(held, plain(held.view.logical))
+
+    def reshape(self, expr: relax.Expr, shape: Sequence[int], name: str) -> relax.Expr:
+        """Return ``expr`` under another shape, without a binding where it has that shape."""
+        if static_shape(expr) == tuple(shape):
+            return expr
+        return self.graph.emit(relax.op.reshape(expr, tuple(shape)), f"{name}_reshape")
+
+    def _move(self, held: Held, target: View) -> relax.Expr:
+        expr = held.expr
+        for step in steps_between(held.view, target):
+            if step.axes is None:
+                continue
+            expr = self.reshape(expr, step.before, held.name)
+            expr = self.graph.emit(
+                relax.op.permute_dims(expr, list(step.axes)), f"{held.name}_layout"
+            )
+            self.moved.append(held.name)
+        return self.reshape(expr, target.stored, held.name)
+
+    def _place_inside(self, held: Held, target: View) -> relax.Expr | None:
+        """Move the constant that ``held`` is decoded from, if it is one, instead of the result."""
+        call = self.graph.definition(held.expr)
+        if not ir.is_call_to(call, "relax.dequantize", "relax.take"):
+            return None
+        if not held.view.is_in_order() or len(target.stored) != len(held.view.logical):
+            return None
+        if call.op.name == "relax.dequantize":
+            return self._dequantize(held, call, target)
+        return self._take(held, call, target)
+
+    def _dequantize(self, held: Held, call: relax.Call, target: View) -> relax.Expr | None:
+        data = ir.constant(call.args[0])
+        if data is None:
+            return None
+        moved = relax.const(move_constant(data, held.view, target), ir.dtype(call.args[0]))
+        axis = call.attrs.axis % data.ndim
+        if any(static_shape(a) not in ((), (1,)) for a in call.args[1:]):
+            if len(target.axes[axis]) != 1:
+                return None
+            axis = target.axes[axis][0]
+        new = ir.with_changes(call, [moved, *call.args[1:]], axis=axis)
+        return self.graph.emit(new, held.name)
+
+    def _take(self, held: Held, call: relax.Call, target: View) -> relax.Expr | None:
+        table, indices = (ir.constant(a) for a in call.args)
+        if table is None or indices is None or table.ndim != 1:
+            return None
+        moved = relax.const(move_constant(indices, held.view, target), ir.dtype(call.args[1]))
+        return self.graph.emit(ir.with_changes(call, [call.args[0], moved]), held.name)
+
+
+def move_constant(value: np.ndarray, source: View, target: View) -> np.ndarray:
+    """Return the value stored as ``source`` in the form ``target``."""
+    for step in steps_between(source, target):
+        value = value.reshape(step.before)
+        value = value if step.axes is None else value.transpose(step.axes)
+        value = value.reshape(step.after)
+    return np.array(value.reshape(target.stored), order="C")
