@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,14 +39,14 @@ class Artifact:
             ArtifactError: The folder does not exist, cannot be written, or the disk is full.
         """
         path = Path(path)
-        header = path.with_suffix(".h")
-        if header == path or path.is_dir() or not path.name:
+        header = path.with_suffix(".h") if path.name else path
+        if header == path or path.is_dir() or header.is_dir():
             raise ArtifactError(f"{path}: must be a file name such as model.so")
         with contextlib.ExitStack() as undo:
             try:
                 # All is written before anything is renamed: a full disk changes neither file.
-                new_object = _write_beside(path, self.shared_object, 0o755, undo)
-                new_header = _write_beside(header, self.header.encode(), 0o644, undo)
+                new_object = _write_beside(path, self.shared_object, 0o777, undo)
+                new_header = _write_beside(header, self.header.encode(), 0o666, undo)
                 new_header.replace(header)
                 new_object.replace(path)
             except OSError as err:
@@ -56,16 +56,9 @@ class Artifact:
 
 def _write_beside(path: Path, data: bytes, mode: int, undo: contextlib.ExitStack) -> Path:
     """Write ``data`` to a new file in the folder of ``path`` that goes when ``undo`` closes."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    undo.callback(temporary.unlink, missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    undo.callback(temporary.unlink, missing_ok=True)  # before it exists: Ctrl-C comes any time
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
-    temporary.chmod(mode & ~_umask())
     return temporary
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -121,7 +121,7 @@ def tables(plan: Plan, checks: Sequence[features.Check]) -> str:
     names = _Names()
     steps = _steps(plan, names)
     parts = [
-        _table("int64_t plan_shapes", (str(n) for shape in plan.shapes for n in shape), "0"),
+        _table("int64_t plan_shapes", (", ".join(map(str, s)) for s in plan.shapes if s), "0"),
         _table("plan_argument plan_arguments", (_argument(a, plan, starts) for a in arguments)),
         _table(
             "uint32_t plan_bound", (str(i) for i, a in enumerate(arguments) if _is_bound(a)), "0"

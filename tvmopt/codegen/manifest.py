@@ -15,6 +15,13 @@ FORMAT_VERSION = 1
 _VERSIONED = ("tvmopt", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxscript")
 
 
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a build from source may have no metadata
+        return None
+
+
 def _ports(ports: Sequence[Port]) -> list[dict[str, Any]]:
     return [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in ports]
 
@@ -41,8 +48,7 @@ def make(
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
-        "versions": {package: metadata.version(package) for package in _VERSIONED}
-        | {"compiler": compiler},
+        "versions": {package: _version(package) for package in _VERSIONED} | {"compiler": compiler},
         "target": dataclasses.asdict(target),
         "inputs": _ports(plan.inputs),
         "outputs": _ports(plan.outputs),

@@ -11,12 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from tvmopt.errors import ArtifactError
+from tvmopt.runtime.tensors import address
 
 
-class Buffer(ctypes.Structure):
-    """tvmopt_buffer."""
+class Buffers:
+    """An array of tvmopt_buffer, kept between runs; filling an array of words is the fast way."""
 
-    _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._words = (ctypes.c_size_t * (2 * count))()  # data, bytes, data, bytes, ...
+        self.pointer = ctypes.addressof(self._words)
+
+    def fill(self, arrays: Sequence[np.ndarray]) -> None:
+        """Point the buffers to ``arrays``, one each."""
+        words = self._words
+        for i, array in enumerate(arrays):
+            words[2 * i] = address(array)
+            words[2 * i + 1] = array.nbytes
 
 
 def _unique_path(path: Path) -> bytes:
@@ -64,10 +75,13 @@ class Library:
             self._destroy = self._function(f"{name}_destroy", None, pointer)
             self._last_error = self._function(f"{name}_last_error", ctypes.c_char_p, pointer)
             self._profile = self._function(f"{name}_profile", None, pointer, pointer)
-            ports = (ctypes.POINTER(Buffer), integer)
+            ports = (pointer, integer)
             self._run = self._function(f"{name}_run", integer, pointer, *ports, *ports)
+            inputs = self._function(f"{name}_input_count", integer)
+            outputs = self._function(f"{name}_output_count", integer)
         except AttributeError as err:
             raise ArtifactError(f"{path}: lacks a function of its interface: {err}") from err
+        self._inputs, self._outputs = Buffers(inputs()), Buffers(outputs())
         self._instance = create(threads)
         if not self._instance:
             raise ArtifactError(f"{path}: {self._error(None)}")
@@ -81,20 +95,25 @@ class Library:
         return self._last_error(instance).decode("utf-8", "replace")
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """Run once; the arrays are dense and of the sizes that the model wants.
+        """Run once; the arrays are dense, and as many and as large as the model wants.
+
+        Not for several threads at a time.
 
         Raises:
             ArtifactError: The artefact reports a failure.
         """
+        given, results = self._inputs, self._outputs
+        given.fill(inputs)
+        results.fill(outputs)
         status = self._run(
-            self._instance, _buffers(inputs), len(inputs), _buffers(outputs), len(outputs)
+            self._instance, given.pointer, given.count, results.pointer, results.count
         )
         if status != 0:
             raise ArtifactError(self._error(self._instance))
 
     def set_profile(self, seconds: np.ndarray | None) -> None:
         """Have each run store its steps' times in ``seconds``, float64, one a step, or nowhere."""
-        self._profile(self._instance, None if seconds is None else seconds.ctypes.data)
+        self._profile(self._instance, None if seconds is None else address(seconds))
 
     @property
     def closed(self) -> bool:
@@ -109,10 +128,6 @@ class Library:
             self._destroy(instance)
         if handle:
             _ctypes.dlclose(handle)
-
-
-def _buffers(arrays: Sequence[np.ndarray]) -> ctypes.Array[Buffer]:
-    return (Buffer * len(arrays))(*((array.ctypes.data, array.nbytes) for array in arrays))
 
 
 def _after_path(text: str) -> str:

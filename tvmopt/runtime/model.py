@@ -80,7 +80,7 @@ class Model:
         """Run the model once.
 
         Args:
-            inputs: The one input, or a mapping of all by name; aligned, dense arrays are not copied.
+            inputs: The one input, or a mapping of all by name; dense aligned arrays are not copied.
             out: Arrays for the results, in the form of ``inputs``; None makes new ones.
             named: The inputs by name, instead of ``inputs``.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,40 @@ ALIGNMENT = 64  # bytes; buffers so aligned are used in place
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorInfo:
-    """One input or output of a model."""
+    """One input or output of a model.
+
+    Attributes:
+        name: The model's own name for it.
+        dtype: NumPy's name of the element type.
+        shape: Its lengths, all fixed.
+        nbytes: Bytes of a dense array of this form; derived, and kept because each run needs it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    nbytes: int = field(init=False, repr=False)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a dense array of this form."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+    def __post_init__(self) -> None:
+        nbytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        object.__setattr__(self, "nbytes", nbytes)
+
+
+def address(array: np.ndarray) -> int:
+    """Return where a dense array's data lies.
+
+    ``array.ctypes.data`` does the same in four times as long, which small models would feel.
+    """
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):  # read-only, or no elements
+        return array.ctypes.data
 
 
 def aligned_empty(info: TensorInfo) -> np.ndarray:
     """Return an uninitialised array of the form of ``info`` that starts at a multiple of 64."""
     raw = np.empty(info.nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + info.nbytes].view(info.dtype).reshape(info.shape)
+    return np.ndarray(info.shape, info.dtype, buffer=raw, offset=-address(raw) % ALIGNMENT)
 
 
 def _check(role: str, info: TensorInfo, array: np.ndarray) -> None:

@@ -9,7 +9,8 @@ extern const char tvmopt_manifest[] __attribute__((visibility("hidden")));
 
 static _Thread_local char create_error[ERROR_BYTES];
 
-__attribute__((format(printf, 2, 3))) static int fail(instance_t *instance, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static int fail(instance_t *instance, const char *format,
+                                                      ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(instance->error, ERROR_BYTES, format, arguments);
@@ -17,8 +18,10 @@ __attribute__((format(printf, 2, 3))) static int fail(instance_t *instance, cons
     return -1;
 }
 
-/* A step that TVM has no part in: an output that is an input, a constant or another output. */
-static int copy_kernel(void *self, const ffi_any *args, int32_t count, ffi_any *result) {
+/* The one kernel that is not TVM's: an output that is an input, a constant or another output. Not
+ * every model has one. */
+__attribute__((unused)) static int copy_kernel(void *self, const ffi_any *args, int32_t count,
+                                               ffi_any *result) {
     const dl_tensor *from = args[0].value.pointer, *to = args[1].value.pointer;
     size_t bytes = to->dtype.bits / 8;
     for (int32_t i = 0; i < to->ndim; i++) bytes *= (size_t)to->shape[i];
@@ -88,7 +91,7 @@ instance_t *ABI(create)(int32_t threads) {
     if (threads < 1 || threads > MAX_THREADS)
         return refuse(NULL, "threads must be in [1, 1024]%s", "");
     const char *missing = missing_feature();
-    if (missing) return refuse(NULL, "the model was compiled for CPUs with %s; this one has none", missing);
+    if (missing) return refuse(NULL, "the model needs a CPU with %s, this one lacks it", missing);
     instance_t *instance = calloc(1, sizeof *instance);
     if (!instance) return refuse(NULL, "%s", "out of memory");
     instance->pool.threads = threads;
@@ -186,7 +189,8 @@ static void bind_ports(instance_t *instance, void **places) {
 static int run_step(instance_t *instance, const plan_step *step) {
     ffi_any result = {0};
     const ffi_any *arguments = instance->values + step->first_argument;
-    if (plan_kernels[step->kernel](NULL, arguments, (int32_t)step->arguments, &result) == 0) return 0;
+    const kernel_fn kernel = plan_kernels[step->kernel];
+    if (kernel(NULL, arguments, (int32_t)step->arguments, &result) == 0) return 0;
     return fail(instance, "layer '%s' failed: %s", plan_names + step->layer,
                 instance->kernel_error[0] ? instance->kernel_error : "out of memory for workspace");
 }
@@ -228,7 +232,7 @@ int32_t ABI(run)(instance_t *instance, const tvmopt_buffer *inputs, int32_t n_in
     if (atomic_flag_test_and_set(&instance->running)) return -2;
     int status;
     if (instance->pool.threads > 1 && instance->owner != getpid()) {
-        status = fail(instance, "the instance was created before a fork; create one in this process");
+        status = fail(instance, "an instance does not outlive fork(); create one in this process");
     } else {
         worker_t *const outer = current; /* a step callback may run another instance */
         current = &instance->workers[0];
