@@ -7,7 +7,7 @@ import logging
 import tvm
 
 from tvmopt.codegen import Artifact, BuildMeta, build
-from tvmopt.lowering import lower
+from tvmopt.lowering import LowerOptions, lower
 from tvmopt.model import Model
 from tvmopt.passes.canonicalize import canonicalize_passes
 from tvmopt.report import Report
@@ -24,7 +24,11 @@ def canonicalize(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
 
 
 def compile(  # noqa: A001  (tvmopt.compile reads best)
-    model: Model, target: CpuTarget | str = "native", *, name: str | None = None
+    model: Model,
+    target: CpuTarget | str = "native",
+    *,
+    name: str | None = None,
+    winograd: bool = True,
 ) -> Artifact:
     """Compile a model into a stand-alone shared object.
 
@@ -34,6 +38,7 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
         model: What ``tvmopt.load`` returns.
         target: A target, or what ``tvmopt.targets.resolve`` takes, such as ``"x86-64-v3"``.
         name: Prefix of the artefact's symbols, a C identifier; the model's own name if None.
+        winograd: Whether 3x3 convolutions may use Winograd's form, whose rounding differs.
 
     Raises:
         TargetError: The target is unknown or contradicts itself.
@@ -42,12 +47,14 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
     """
     resolved = resolve(target) if isinstance(target, str) else target
     report = Report(list(model.report.decisions))
-    lowered = lower(canonicalize(model.mod, report), resolved, report)
+    options = LowerOptions(winograd=winograd)
+    lowered = lower(canonicalize(model.mod, report), resolved, report, options)
     logger.info("%s: %d kernels for %s", model.name, len(report.decisions), resolved.name)
     meta = BuildMeta(
         name=name or model.name,
         input_names=tuple(spec.name for spec in model.inputs),
         output_names=tuple(spec.name for spec in model.outputs),
         model_sha256=model.sha256,
+        options={"winograd": winograd},
     )
     return build(lowered, resolved, meta)

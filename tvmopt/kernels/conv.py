@@ -17,6 +17,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
@@ -132,6 +133,17 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
         prefetch=weights > 2 * target.l2_bytes,
         parallel=worth_threads(site.macs),
     )
+
+
+def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: products, padded copy, and the weights' way in."""
+    count = site.groups * len(panels(site.out_channels // site.groups, how.tile))
+    products = how.rows.total * count * site.taps * how.tile.cycles(target)
+    fetch = cost.stream_cycles(site.taps * site.out_channels * 4, target) * how.rows.count
+    copied = (
+        site.batch * site.padded[0] * site.padded[1] * site.channels * 4 if any(site.pads) else 0
+    )
+    return max(products, fetch) + cost.stream_cycles(2 * copied, target)
 
 
 def pack(weight: np.ndarray, groups: int, tile: Tile) -> np.ndarray:

@@ -50,7 +50,7 @@ class Accumulators:
                 left = bind(self.vector.splat(row(i, step)))
                 for v in range(self.tile.vectors):
                     self.vector.store(
-                        self.sums, self._sum(i, v) + left * right[v], self._offset(i, v)
+                        self.sums, self.value(i, v) + left * right[v], self._offset(i, v)
                     )
 
     def write(
@@ -78,11 +78,12 @@ class Accumulators:
                     place = at if kind is Operand.CHANNEL else offset(i) + at
                     return self.vector.load(operands[number], place)
 
-                value = epilogue.apply(self.vector, self._sum(i, v), load)
+                value = epilogue.apply(self.vector, self.value(i, v), load)
                 self.vector.store(output, value, offset(i) + at)
 
     def _offset(self, i: int, v: int) -> int:
         return (i * self.tile.vectors + v) * self.tile.lanes
 
-    def _sum(self, i: int, v: int) -> Expr:
+    def value(self, i: int, v: int) -> Expr:
+        """Return the v-th vector of row i."""
         return self.vector.load(self.sums, self._offset(i, v))

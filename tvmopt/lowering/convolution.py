@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from tvmopt import ir
-from tvmopt.kernels import conv, depthwise, gemm
+from tvmopt.kernels import conv, depthwise, gemm, winograd
 from tvmopt.kernels.conv import ConvSite
-from tvmopt.lowering.elementwise import Tail, match_tail
+from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.winograd_choice import choose_winograd
 from tvmopt.targets.description import CpuTarget
 
 
@@ -39,12 +40,14 @@ def match_convolution(
         site = replace(site, planar=True)
         covered.add(graph.makers[x].index)
         x = source
+    kernel, packed, note = _kernel(site, weight, kernels)
     return Replacement(
         site=describe(site),
-        call=_call(site, x, weight, tail, kernels),
+        call=KernelCall(kernel=kernel, args=(x, packed, *tail.operands)),
         covered=frozenset(covered),
         result=tail.result,
         layer=node.var.name,
+        note=note,
     )
 
 
@@ -102,23 +105,28 @@ def _is_product(site: ConvSite) -> bool:
     )
 
 
-def _call(
-    site: ConvSite, x: relax.Expr, weight: np.ndarray, tail: Tail, kernels: KernelCache
-) -> KernelCall:
+def _kernel(
+    site: ConvSite, weight: np.ndarray, kernels: KernelCache
+) -> tuple[tirx.PrimFunc, np.ndarray, str]:
+    """Return the kernel, the weights as it reads them, and why it was chosen."""
     target: CpuTarget = kernels.target
     if depthwise.applies(site):
-        how = depthwise.config(site, target)
-        kernel = kernels.get(depthwise.depthwise, "dwconv", site, how)
-        packed = depthwise.pack(weight)
-    elif _is_product(site):
+        dw_how = depthwise.config(site, target)
+        kernel = kernels.get(depthwise.depthwise, "dwconv", site, dw_how)
+        return kernel, depthwise.pack(weight), ""
+    if _is_product(site):
         product = gemm.GemmSite(
             m=site.rows, k=site.channels, n=site.out_channels, epilogue=site.epilogue
         )
-        gemm_how = gemm.config(product, target)
-        kernel = kernels.get(gemm.gemm, "gemm", product, gemm_how)
-        packed = gemm.pack(weight.reshape(site.out_channels, -1).T, gemm_how.tile)
-    else:
-        conv_how = conv.config(site, target)
-        kernel = kernels.get(conv.conv, "conv", site, conv_how)
-        packed = conv.pack(weight, site.groups, conv_how.tile)
-    return KernelCall(kernel=kernel, args=(x, packed, *tail.operands))
+        how = gemm.config(product, target)
+        packed = gemm.pack(weight.reshape(site.out_channels, -1).T, how.tile)
+        return kernels.get(gemm.gemm, "gemm", product, how), packed, ""
+    note = ""
+    if kernels.options.winograd and winograd.applies(site):
+        fast, note = choose_winograd(site, weight, target)
+        if fast is not None:
+            kernel = kernels.get(winograd.winograd, "winograd", site, fast)
+            return kernel, winograd.pack(weight, fast), note
+    conv_how = conv.config(site, target)
+    kernel = kernels.get(conv.conv, "conv", site, conv_how)
+    return kernel, conv.pack(weight, site.groups, conv_how.tile), note

@@ -93,6 +93,7 @@ class Replacement:
         covered: Numbers of the bindings that it stands for.
         result: The binding whose value the kernel gives; the call takes its place.
         layer: The layer's name: that of the operator that gave the site its name.
+        note: Why this kernel and not another; empty where there was no choice.
     """
 
     site: str
@@ -100,6 +101,13 @@ class Replacement:
     covered: frozenset[int]
     result: Node
     layer: str
+    note: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The kernel, and why it was chosen."""
+        kernel = str(self.call.kernel.attrs["tvmopt.kernel"])
+        return f"{kernel}: {self.note}" if self.note else kernel
 
 
 def _variables(expr: relax.Expr) -> list[relax.Var]:

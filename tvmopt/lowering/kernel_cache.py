@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -11,11 +12,22 @@ from tvmopt.kernels.vector import isa
 from tvmopt.targets.description import CpuTarget
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowerOptions:
+    """What a user may switch.
+
+    Attributes:
+        winograd: Whether 3x3 convolutions may use Winograd's form.
+    """
+
+    winograd: bool = True
+
+
 class KernelCache:
     """The kernels of one model, by generator, site and configuration."""
 
-    def __init__(self, target: CpuTarget) -> None:
-        self.target = target
+    def __init__(self, target: CpuTarget, options: LowerOptions) -> None:
+        self.target, self.options = target, options
         self._made: dict[Hashable, tirx.PrimFunc] = {}
 
     def get(
@@ -42,7 +54,8 @@ def _steps(site: Any) -> str:
 
 
 def _tile(how: Any) -> str:
+    edge = f"_f{how.m}" if hasattr(how, "m") else ""
     tile = getattr(how, "tile", None)
     if tile is not None:
-        return f"_{tile.rows}x{tile.columns}"
+        return f"{edge}_{tile.rows}x{tile.columns}"
     return f"_{how.pixels}x{how.vectors * how.lanes}" if hasattr(how, "pixels") else ""

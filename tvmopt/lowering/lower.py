@@ -11,7 +11,7 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.lowering.convolution import match_convolution
 from tvmopt.lowering.graph import Graph, Node, Replacement
-from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
 from tvmopt.lowering.matmul import match_batch_matmul, match_linear
 from tvmopt.lowering.pooling import match_global_mean, match_pool
 from tvmopt.lowering.rest import lower_rest
@@ -29,25 +29,33 @@ MATCHERS: tuple[Matcher, ...] = (
     match_global_mean,
 )
 
+DEFAULTS = LowerOptions()
+
 VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
-def lower(mod: tvm.IRModule, target: CpuTarget, report: Report) -> tvm.IRModule:
+def lower(
+    mod: tvm.IRModule,
+    target: CpuTarget,
+    report: Report,
+    options: LowerOptions = DEFAULTS,
+) -> tvm.IRModule:
     """Return ``mod`` with nothing in "main" but calls of scheduled PrimFuncs and reshapes.
 
     Args:
         mod: A canonical module (``tvmopt.passes.canonicalize``), static shapes.
         target: The machine to compile for.
         report: Gets one line for each site that a generated kernel computes.
+        options: What the user switched.
     """
     graph = Graph.of(mod["main"])
-    replacements = match_sites(graph, target, report)
+    replacements = match_sites(graph, KernelCache(target, options), report)
     return lower_rest(_rewrite(mod, graph, replacements), target)
 
 
-def match_sites(graph: Graph, target: CpuTarget, report: Report) -> list[Replacement]:
+def match_sites(graph: Graph, kernels: KernelCache, report: Report) -> list[Replacement]:
     """Return the kernels of a function; no binding belongs to two of them."""
-    kernels, taken = KernelCache(target), set[int]()
+    taken = set[int]()
     found: list[Replacement] = []
     for node in graph.nodes:
         if node.index in taken:
@@ -57,8 +65,7 @@ def match_sites(graph: Graph, target: CpuTarget, report: Report) -> list[Replace
             if replacement is not None:
                 found.append(replacement)
                 taken |= replacement.covered
-                name = str(replacement.call.kernel.attrs["tvmopt.kernel"])
-                report.add("Lower", replacement.site, applied=True, reason=name)
+                report.add("Lower", replacement.site, applied=True, reason=replacement.reason)
                 break
     return found
 
