@@ -53,17 +53,13 @@ def _rows(view: View) -> Shape:
 
 
 def _with_last_axis_last(view: View) -> View:
-    """Return the nearest view that stores the last axis in one piece and after the rows."""
-    rows = sorted(a for group in view.axes[:-1] for a in group)
-    place = {axis: i for i, axis in enumerate(rows)}
-    k = view.logical[-1]
+    """Return the nearest view that stores the last axis after the rows."""
+    inner = view.axes[-1]
+    order = (*(a for a in range(len(view.stored)) if a not in inner), *inner)
     return View(
         logical=view.logical,
-        stored=(*(view.stored[a] for a in rows), k),
-        axes=(
-            *(tuple(place[a] for a in group) for group in view.axes[:-1]),
-            (len(rows),) if k != 1 else (),
-        ),
+        stored=tuple(view.stored[a] for a in order),
+        axes=tuple(tuple(order.index(a) for a in group) for group in view.axes),
     )
 
 

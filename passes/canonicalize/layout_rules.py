@@ -154,9 +154,7 @@ def strided_slice(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Slice along the stored axes."""
     expr, order = _whole(store, store.get(call.args[0]))
     axes = [order.index(int(a) % len(order)) for a in call.args[1].fields]
-    index = relax.Tuple(
-        [_like(old, new) for old, new in zip(call.args[1].fields, axes, strict=True)]
-    )
+    index = relax.Tuple([tvm.tirx.IntImm("int64", a) for a in axes])
     return _emit(store, var, ir.with_changes(call, [expr, index, *call.args[2:]]), order)
 
 
@@ -267,7 +265,3 @@ def _axes(axes: Sequence[int], rank: int) -> list[int]:
 
 def _elements(view: View) -> int:
     return math.prod(view.logical)
-
-
-def _like(old: relax.Expr, value: int) -> relax.Expr:
-    return tvm.tirx.IntImm(old.dtype, value)

@@ -187,13 +187,7 @@ def steps_between(source: View, target: View) -> list[Steps]:
     if now == then:
         same = source.stored == target.stored
         return [] if same else [Steps(before=source.stored, axes=None, after=target.stored)]
-    direct = _direct(source, target)
-    if direct is not None:
-        return [Steps(before=source.stored, axes=direct, after=target.stored)]
-    runs = _runs(now, then)
-    by_target = sorted(range(len(runs)), key=lambda i: then.index(runs[i][0]))
-    shape = tuple(math.prod(size for _, _, size in run) for run in runs)
-    return [Steps(before=shape, axes=tuple(by_target), after=target.stored)]
+    return [_transposition(source, target, now, then)]
 
 
 Piece = tuple[int, int, int]  # logical axis, number within it, size
@@ -234,30 +228,38 @@ def _by_place(view: View, pieces: list[list[int]]) -> list[Piece]:
     return [piece for _, _, piece in sorted(placed)]
 
 
-def _runs(now: list[Piece], then: list[Piece]) -> list[list[Piece]]:
-    """Join the pieces that stay next to each other."""
-    runs = [[now[0]]]
-    for previous, piece in itertools.pairwise(now):
-        i = then.index(previous)
-        if i + 1 < len(then) and then[i + 1] == piece:
-            runs[-1].append(piece)
+def _transposition(source: View, target: View, now: list[Piece], then: list[Piece]) -> Steps:
+    """Transpose pieces, and axes of size 1 with them where that spares a reshape."""
+    before, after = _with_units(source, now), _with_units(target, then)
+    cut = [size for _, _, size in before] != list(source.stored)
+    if cut or before.count(_UNIT) != after.count(_UNIT):
+        # There is a reshape in front or behind; let it be the only one.
+        if cut:
+            before = [p for p in before if p != _UNIT]
+            before = [_UNIT] * after.count(_UNIT) + before
         else:
-            runs.append([piece])
-    return runs
+            after = [p for p in after if p != _UNIT]
+            after = [_UNIT] * before.count(_UNIT) + after
+    units = iter(i for i, piece in enumerate(before) if piece == _UNIT)
+    axes = tuple(next(units) if piece == _UNIT else before.index(piece) for piece in after)
+    return Steps(before=tuple(size for _, _, size in before), axes=axes, after=target.stored)
 
 
-def _direct(source: View, target: View) -> Shape | None:
-    """Return the one transposition of the stored tensor as it is that gives the target, if any."""
-    if sorted(source.stored) != sorted(target.stored):
-        return None
-    axes: list[int | None] = [None] * len(target.stored)
-    for mine, theirs in zip(source.axes, target.axes, strict=True):
-        if [source.stored[a] for a in mine] != [target.stored[a] for a in theirs]:
-            return None
-        for here, there in zip(mine, theirs, strict=True):
-            axes[there] = here
-    units = iter(i for i, d in enumerate(source.stored) if d == 1)
-    return tuple(next(units) if a is None else a for a in axes)
+_UNIT: Piece = (-1, 0, 1)
+
+
+def _with_units(view: View, pieces: list[Piece]) -> list[Piece]:
+    """Put the axes of size 1 of a stored shape between the pieces of the others."""
+    rest = iter(pieces)
+    result: list[Piece] = []
+    for size in view.stored:
+        if size == 1:
+            result.append(_UNIT)
+        left = size
+        while left > 1:
+            result.append(next(rest))
+            left //= result[-1][2]
+    return result
 
 
 def solid(view: View) -> View:
