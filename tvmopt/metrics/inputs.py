@@ -1,0 +1,36 @@
+"""Stated inputs for a measurement that gets none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tvmopt.errors import DataError
+from tvmopt.runtime import TensorInfo
+
+SEED = 0
+
+
+def random_inputs(infos: Sequence[TensorInfo], seed: int = SEED) -> dict[str, np.ndarray]:
+    """Return inputs that any model can take.
+
+    Floats are standard normal. Bytes are 0 to 127, as pixels may be. Wider integers are 0 or 1:
+    they are mostly indices into tables whose length nobody states, or masks.
+
+    Args:
+        infos: The model's inputs.
+        seed: Of the generator; the same seed gives the same arrays.
+    """
+    rng = np.random.default_rng(seed)
+    return {info.name: _random(info, rng) for info in infos}
+
+
+def _random(info: TensorInfo, rng: np.random.Generator) -> np.ndarray:
+    dtype = np.dtype(info.dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(info.shape).astype(dtype)
+    if dtype.kind not in "iub":
+        raise DataError(f"input {info.name!r} must be given, {info.dtype} has no random values")
+    limit = 128 if dtype.itemsize == 1 and dtype.kind != "b" else 2
+    return rng.integers(0, limit, info.shape).astype(dtype)
