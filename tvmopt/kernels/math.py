@@ -34,10 +34,6 @@ _LOG2_E = 1.44269504088896341
 _LN2_HIGH = 0.693359375  # 10 significant bits, so that n * _LN2_HIGH is exact for every |n| < 2**14
 _LN2_LOW = -2.12194440e-4
 
-# Adding 1.5 * 2**23 leaves no fraction bits: the sum's low bits are the nearest integer.
-_ROUNDER = 12582912.0
-_ROUNDER_BITS = 0x4B400000
-
 # Below -104 the result rounds to 0 and above 88.73 to inf; between them the exponent fits.
 _EXP_LEAST, _EXP_MOST = -104.0, 88.73
 
@@ -131,15 +127,14 @@ def gelu(x: Expr) -> Expr:
 
 
 def _exp_in_range(x: Expr) -> Expr:
-    shifted = x * _like(x, _LOG2_E) + _like(x, _ROUNDER)
-    return bind("shifted", shifted, lambda s: _exp_of_parts(x, s))
+    # Not by adding and subtracting 1.5 * 2**23: TVM's simplifier takes (a + c) - c for a.
+    return bind("n", tirx.nearbyint(x * _like(x, _LOG2_E)), lambda n: _exp_of_parts(x, n))
 
 
-def _exp_of_parts(x: Expr, shifted: Expr) -> Expr:
-    n = shifted - _like(x, _ROUNDER)
+def _exp_of_parts(x: Expr, n: Expr) -> Expr:
     r = x - n * _like(x, _LN2_HIGH) - n * _like(x, _LN2_LOW)
-    exponent = _bits(shifted) - _int_like(x, _ROUNDER_BITS)
-    return bind("r", r, lambda r: bind("n", exponent, lambda n: _scale(_exp_near_0(r), n)))
+    exponent = tirx.Cast(_dtype("int32", n), n)
+    return bind("r", r, lambda r: bind("e", exponent, lambda e: _scale(_exp_near_0(r), e)))
 
 
 def _exp_near_0(r: Expr) -> Expr:

@@ -9,6 +9,8 @@ import tvm_ffi
 from tvm import tirx
 
 from tvmopt.schedule.approximate_math import approximate_math
+from tvmopt.schedule.emit import emit
+from tvmopt.schedule.stages import read
 from tvmopt.targets.description import CpuTarget
 
 
@@ -29,7 +31,9 @@ def schedule_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
 
 
 def _schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
-    return approximate_math(func)
+    func = approximate_math(func)
+    program = read(func)
+    return func if program is None else emit(program, target)
 
 
 def _kernel_name(name: str) -> str:

@@ -1,0 +1,94 @@
+"""Emit the outer loops, on one thread or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from math import prod
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.schedule.expressions import Axis, loads
+from tvmopt.schedule.nests import Nest
+from tvmopt.targets.description import CpuTarget
+
+# Waking a parked thread takes 2 to 5 us, some 10,000 cycles; work below twice that stays serial.
+PARALLEL_CYCLES = 20_000
+
+# Tasks for each core, so that one core that falls behind does not hold up the rest.
+TASKS_PER_CORE = 4
+
+Values = Mapping[tirx.Var, Expr]
+
+
+def cycles(nest: Nest, rounds: int, target: CpuTarget) -> float:
+    """Estimate the cycles of ``rounds`` rounds of a nest: two vector operations start in each."""
+    operations = sum(_nodes(value) for value in nest.expressions())
+    memory = 1 + sum(len(loads(value)) for value in nest.expressions())
+    return rounds * nest.steps * (operations + memory) / (2 * target.lanes(32))
+
+
+def _nodes(value: Expr) -> int:
+    """Return the arithmetic operations of an expression, roughly: its printed operators."""
+    text = str(value)
+    return sum(text.count(sign) for sign in (" + ", " - ", " * ", " / ", "T.max", "T.min"))
+
+
+def tasks_for(work_cycles: float, rounds: int, target: CpuTarget) -> int:
+    """Return into how many tasks ``rounds`` rounds are cut; 1 where threads do not pay."""
+    if work_cycles < PARALLEL_CYCLES or target.cores == 1:
+        return 1
+    return min(rounds, TASKS_PER_CORE * target.cores)
+
+
+def sweep(
+    axes: Sequence[Axis],
+    tasks: int,
+    body: Callable[[Values], None],
+    prepare: Callable[[], None] | None = None,
+) -> None:
+    """Emit loops over ``axes``, and within them ``body``, given the value of each variable.
+
+    Args:
+        axes: The loops, outermost first.
+        tasks: Into how many parallel tasks they are cut; 1 leaves them serial.
+        body: Emits one round.
+        prepare: Emits what each task needs once, such as its workspace.
+    """
+    rounds = prod(axis.extent for axis in axes)
+    if tasks <= 1:
+        if prepare is not None:
+            prepare()
+        _serial(axes, body)
+        return
+    each = -(-rounds // tasks)
+    with T.parallel(index(-(-rounds // each))) as task:
+        if prepare is not None:
+            prepare()
+        first = T.Bind(task * each)
+        count = tirx.min(index(each), rounds - first) if rounds % each else index(each)
+        with T.serial(count) as step:
+            body(_decode(axes, T.Bind(first + step)))
+
+
+def index(value: int) -> tirx.IntImm:
+    """Return a constant of the type that loops and offsets have here."""
+    return tirx.IntImm("int64", value)
+
+
+def _serial(axes: Sequence[Axis], body: Callable[[Values], None]) -> None:
+    with ExitStack() as stack:
+        body({axis.var: stack.enter_context(T.serial(index(axis.extent))) for axis in axes})
+
+
+def _decode(axes: Sequence[Axis], number: Expr) -> Values:
+    """Return the value of each axis in round ``number``, counted with the last axis fastest."""
+    values: dict[tirx.Var, Expr] = {}
+    for axis in reversed(axes):
+        last = axis is axes[0]
+        values[axis.var] = number if last else T.Bind(tirx.floormod(number, axis.extent))
+        if not last:
+            number = T.Bind(tirx.floordiv(number, axis.extent))
+    return values
