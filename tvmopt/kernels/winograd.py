@@ -26,7 +26,7 @@ from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prefetch, prim_func
-from tvmopt.kernels.winograd_transforms import WEIGHT_TRANSFORM, transform_input, transform_output
+from tvmopt.kernels.winograd_transforms import transform_input, transform_output, transform_weight
 from tvmopt.targets.description import CpuTarget
 
 TRANSFORM_CYCLES = {2: 90, 4: 190}  # of one tile, one vector of channels; measured on Zen 3
@@ -108,12 +108,8 @@ def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
 
 def pack(weight: np.ndarray, how: WinogradConfig) -> np.ndarray:
     """Return ``weight`` (o, 3, 3, c) as transformed panels ((m + 2)^2, p, c, tile.width)."""
-    o, _, _, c = weight.shape
-    places = (how.m + 2) ** 2
-    transform = WEIGHT_TRANSFORM[how.m]
-    moved = np.einsum("ai,oijc,bj->abco", transform, weight.astype(np.float64), transform)
-    columns = panel_columns(o, how.tile)
-    cut = moved.reshape(places, c, o).astype(np.float32)[:, :, columns]
+    moved = transform_weight(weight, how.m)
+    cut = moved[:, :, panel_columns(weight.shape[0], how.tile)]
     return np.ascontiguousarray(cut.transpose(0, 2, 1, 3))
 
 

@@ -50,6 +50,23 @@ OUTPUT_TRANSFORM = {
     ),
 }
 
+
+def transform_weight(weight: np.ndarray, m: int) -> np.ndarray:
+    """Return G g G^T of every kernel, rounded once to float32.
+
+    Args:
+        weight: (o, 3, 3, c).
+        m: Edge of an output tile, 2 or 4.
+
+    Returns:
+        ((m + 2)^2, c, o), float32.
+    """
+    o, _, _, c = weight.shape
+    both = np.kron(WEIGHT_TRANSFORM[m], WEIGHT_TRANSFORM[m])
+    taps = weight.astype(np.float64).transpose(1, 2, 3, 0).reshape(9, c * o)
+    return (both @ taps).astype(np.float32).reshape(-1, c, o)
+
+
 Get = Callable[[int, int], Expr]
 Put = Callable[[int, int, Expr], None]
 
