@@ -16,10 +16,7 @@ and hide the quantization from every later pass.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir
@@ -27,7 +24,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from tvmopt.errors import ModelError
-from tvmopt.frontend.messages import first_line
+from tvmopt.frontend.messages import first_line, quietly
 
 # A fold may not make more elements than its constants had, or than this: 64 Ki elements are
 # position tables and masks; what is larger (ConstantOfShape, Expand, Tile) is cheaper to compute.
@@ -43,7 +40,6 @@ _CHEAP = frozenset({
     "Identity", "Mul", "Neg", "Range", "Reciprocal", "Reshape", "Slice", "Sqrt", "Squeeze", "Sub",
     "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
-_QUIET = ("onnxscript", "onnx_ir")
 
 
 def inline(model: onnx_ir.Model, label: str) -> None:
@@ -52,7 +48,7 @@ def inline(model: onnx_ir.Model, label: str) -> None:
     Raises:
         ModelError: The functions call each other in a circle, or a call does not fit.
     """
-    with _quietly():
+    with quietly():
         common.RemoveInitializersFromInputsPass()(model)
         if not model.functions:
             return
@@ -72,7 +68,7 @@ def fold(model: onnx_ir.Model, label: str) -> None:
     """
     _forget_shapes(model)
     try:
-        with _quietly(), np.errstate(all="ignore"):
+        with quietly(), np.errstate(all="ignore"):
             for _ in range(MOST_ROUNDS):
                 folded = optimizer.fold_constants(
                     model,
@@ -85,8 +81,7 @@ def fold(model: onnx_ir.Model, label: str) -> None:
                 if not folded:
                     break
     except Exception as err:
-        cause = err.__cause__ or err
-        raise ModelError(f"{label}: constants cannot be folded: {first_line(cause)}") from err
+        raise ModelError(f"{label}: constants cannot be folded: {first_line(err)}") from err
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
@@ -111,17 +106,3 @@ def _may_fold(node: onnx_ir.Node) -> bool | None:
     if made > max(held, MOST_NEW_ELEMENTS):
         return False
     return True if node.op_type in _CHEAP else None
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep warnings about nodes that cannot be folded, which is no news to a user, off stderr."""
-    loggers = [logging.getLogger(name) for name in _QUIET]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)

@@ -109,7 +109,7 @@ def axis_of(axis: int, rank: int) -> int:
 
 def constant(value: np.ndarray) -> relax.Expr:
     """Return a constant tensor; relax.const alone would make int64 int32 and float64 float32."""
-    return relax.const(np.ascontiguousarray(value), str(value.dtype))
+    return relax.const(np.asarray(value, order="C"), str(value.dtype))
 
 
 def scalar(value: float, like: relax.Expr) -> relax.Expr:
