@@ -86,31 +86,60 @@ def regroup(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 
 def along(*, axis: str = "axis") -> LayoutRule:
-    """Return the rule of an operator that keeps the rank and has one axis or none (attribute)."""
+    """Return the rule of an operator that keeps the shape and has one axis, an attribute.
+
+    Nothing but that axis has to be in one piece.
+    """
 
     def rule(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
-        at = getattr(call.attrs, axis)
+        at, held = getattr(call.attrs, axis), store.get(call.args[0])
         if at is None:
             return None
-        expr, order = _whole(store, store.get(call.args[0]))
-        new = ir.with_changes(
-            call, [expr, *_rest(store, call)], **{axis: order.index(at % len(order))}
+        pieces = held.view.axes[at % len(held.view.logical)]
+        if len(pieces) == 1:
+            expr = store.reshape(held.expr, held.view.stored, held.name)
+            new = ir.with_changes(call, [expr, *_rest(store, call)], **{axis: pieces[0]})
+            return Held(expr=store.graph.emit(new, var.name), view=held.view, name=var.name)
+        expr, order = _whole(store, held)
+        stored = order.index(at % len(order))
+        return _emit(
+            store, var, ir.with_changes(call, [expr, *_rest(store, call)], **{axis: stored}), order
         )
-        return _emit(store, var, new, order)
 
     return rule
 
 
 def reduce(store: Store, call: relax.Call, var: relax.Var) -> Result:
-    """Reduce over the stored axes: mean, sum, max and their like."""
-    expr, order = _whole(store, store.get(call.args[0]))
-    axis = call.attrs.axis
-    logical = list(range(len(order))) if axis is None else _axes(axis, len(order))
-    stored = sorted(order.index(a) for a in logical)
-    new = ir.with_changes(call, [expr], axis=stored)
+    """Reduce over the stored pieces of the axes: mean, sum, max and their like."""
+    held = store.get(call.args[0])
+    view, rank = held.view, len(held.view.logical)
+    reduced = range(rank) if call.attrs.axis is None else _axes(call.attrs.axis, rank)
+    pieces = sorted(a for i in reduced for a in view.axes[i])
+    if not pieces:
+        return _reduce_whole(store, call, var, list(reduced))
+    expr = store.reshape(held.expr, view.stored, held.name)
+    kept = view.stored
+    place = {a: a for a in range(len(kept))}
     if call.attrs.keepdims:
-        return _emit(store, var, new, order)
-    return _emit(store, var, new, _without(order, logical))
+        kept = tuple(1 if a in pieces else size for a, size in enumerate(kept))
+    else:
+        left = [a for a in range(len(kept)) if a not in pieces]
+        kept, place = tuple(kept[a] for a in left), {a: i for i, a in enumerate(left)}
+    axes = [
+        () if i in reduced else tuple(place[a] for a in view.axes[i])
+        for i in range(rank)
+        if call.attrs.keepdims or i not in reduced
+    ]
+    new = ir.with_changes(call, [expr], axis=pieces)
+    result = View(logical=static_shape(var), stored=kept, axes=tuple(axes))
+    return Held(expr=store.graph.emit(new, var.name), view=result, name=var.name)
+
+
+def _reduce_whole(store: Store, call: relax.Call, var: relax.Var, reduced: Sequence[int]) -> Result:
+    """Reduce over axes of size 1, which a view leaves out."""
+    expr, order = _whole(store, store.get(call.args[0]))
+    new = ir.with_changes(call, [expr], axis=sorted(order.index(a) for a in reduced))
+    return _emit(store, var, new, order if call.attrs.keepdims else _without(order, reduced))
 
 
 def arg_reduce(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
