@@ -57,8 +57,13 @@ class Artifact:
 def _write_beside(path: Path, data: bytes, mode: int, undo: contextlib.ExitStack) -> Path:
     """Write ``data`` to a new file in the folder of ``path`` that goes when ``undo`` closes."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    undo.callback(temporary.unlink, missing_ok=True)  # before it exists: Ctrl-C comes any time
+    undo.callback(_remove, temporary)  # before it exists: Ctrl-C comes any time
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
     return temporary
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # mostly it is gone, renamed; else the first error counts
+        path.unlink()
