@@ -87,7 +87,7 @@ def batch_matmul(site: BatchMatmulSite, target: CpuTarget, name: str) -> tirx.Pr
         x, w, *operands, y = parameters(
             ("x", (site.left.size,)),
             ("w", (site.right.size,)),
-            *site.epilogue.parameters((site.output.size,)),
+            *site.epilogue.parameters((site.output.size,), site.n),
             ("y", (site.output.size,)),
         )
         with loop(site.batches * count, parallel=worth_threads(site.macs)) as task:

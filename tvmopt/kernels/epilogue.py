@@ -59,10 +59,18 @@ class Epilogue:
         """The steps' names, for a kernel's name; empty for none."""
         return "".join(f"_{step.op}" for step in self.steps)
 
-    def parameters(self, output: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
-        """Return name and shape of each operand of a kernel whose output has that shape."""
+    def parameters(
+        self, output: tuple[int, ...], channels: int | None = None
+    ) -> list[tuple[str, tuple[int, ...]]]:
+        """Return name and shape of each operand of a kernel whose output has that shape.
+
+        Args:
+            output: Shape of the output.
+            channels: Extent of its innermost axis, where ``output`` is flat.
+        """
+        channel = output[-1:] if channels is None else (channels,)
         return [
-            (f"e{i}", output[-1:] if kind is Operand.CHANNEL else output)
+            (f"e{i}", channel if kind is Operand.CHANNEL else output)
             for i, kind in enumerate(self.operands)
         ]
 
