@@ -80,11 +80,7 @@ def test_only_libc_and_its_parts_are_asked(make: SimpleNamespace, compiled: Comp
     assert {"expf", "pthread_create", "memcpy"} <= asked
     assert asked - START_FILES <= offered
     needed = subprocess.run(["readelf", "-dW", path], capture_output=True, check=True).stdout
-    wanted = [
-        line.split(b"[")[1].strip(b"]").decode()
-        for line in needed.splitlines()
-        if b"NEEDED" in line
-    ]
+    wanted = re.findall(r"NEEDED.*\[(.*)\]", needed.decode())
     assert set(wanted) <= set(LIBRARIES)
 
 

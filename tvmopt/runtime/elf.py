@@ -8,6 +8,7 @@ machine; only what an artefact's manifest and its checks need.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -127,13 +128,13 @@ class ElfFile:
 
     def symbols(self, *, dynamic: bool = False) -> tuple[Symbol, ...]:
         """Return the symbols that this file defines or asks for, or only those of the loader."""
-        kind = _DYNAMIC_SYMBOLS if dynamic else _SYMBOL_TABLE
-        table = next((section for section in self.sections if section.kind == kind), None)
+        table = self._of_kind(_DYNAMIC_SYMBOLS if dynamic else _SYMBOL_TABLE)
         if table is None:
             return ()
-        strings = self.data(self.sections[table.link])
-        layout = "IBBHQQ" if self.bits == 64 else "IIIBBH"
+        data, strings = self.data(table), self._linked(table)
+        layout = struct.Struct(self.order + ("IBBHQQ" if self.bits == 64 else "IIIBBH"))
         info, index = (1, 3) if self.bits == 64 else (3, 5)
+        entries = layout.iter_unpack(data[: len(data) // layout.size * layout.size])
         return tuple(
             Symbol(
                 name=self._string(strings, entry[0]),
@@ -141,24 +142,39 @@ class ElfFile:
                 is_global=entry[info] >> 4 in {1, 2},
                 weak=entry[info] >> 4 == 2,
             )
-            for entry in struct.iter_unpack(self.order + layout, self.data(table))
+            for entry in entries
             if entry[0]
         )
 
     def needed_versions(self) -> tuple[str, ...]:
         """Return the symbol versions that the file asks of its libraries, such as GLIBC_2.34."""
-        section = next((s for s in self.sections if s.kind == _VERSION_NEED), None)
+        section = self._of_kind(_VERSION_NEED)
         if section is None:
             return ()
-        data, strings = self.data(section), self.data(self.sections[section.link])
-        found, library = [], 0
-        while True:
+        data, strings = self.data(section), self._linked(section)
+        try:
+            offsets = set(self._version_names(data))
+        except struct.error as err:
+            raise ArtifactError(f"{self.path}: has a damaged version table") from err
+        return tuple(sorted(self._string(strings, offset) for offset in offsets))
+
+    def _version_names(self, data: bytes) -> Iterator[int]:
+        """Yield where the names of a version table's entries begin; offsets only grow."""
+        library, following = 0, 1
+        while following:
             _, count, _, first, following = struct.unpack_from(self.order + "HHIII", data, library)
             entry = library + first
             for _ in range(count):
                 _, _, _, name, step = struct.unpack_from(self.order + "IHHII", data, entry)
-                found.append(self._string(strings, name))
+                yield name
                 entry += step
-            if not following:
-                return tuple(sorted(set(found)))
             library += following
+
+    def _of_kind(self, kind: int) -> Section | None:
+        return next((section for section in self.sections if section.kind == kind), None)
+
+    def _linked(self, section: Section) -> bytes:
+        """Return the strings that a section's entries name themselves by."""
+        if section.link >= len(self.sections):
+            raise ArtifactError(f"{self.path}: has a damaged section table")
+        return self.data(self.sections[section.link])

@@ -75,6 +75,7 @@ class Library:
             self._destroy = self._function(f"{name}_destroy", None, pointer)
             self._last_error = self._function(f"{name}_last_error", ctypes.c_char_p, pointer)
             self._profile = self._function(f"{name}_profile", None, pointer, pointer)
+            self._peak = self._function(f"{name}_peak_gflops", ctypes.c_double)
             ports = (pointer, integer)
             self._run = self._function(f"{name}_run", integer, pointer, *ports, *ports)
             inputs = self._function(f"{name}_input_count", integer)
@@ -114,6 +115,10 @@ class Library:
     def set_profile(self, seconds: np.ndarray | None) -> None:
         """Have each run store its steps' times in ``seconds``, float64, one a step, or nowhere."""
         self._profile(self._instance, None if seconds is None else address(seconds))
+
+    def peak_gflops(self) -> float:
+        """Measure what this core does at most, GFLOP/s."""
+        return self._peak()
 
     @property
     def closed(self) -> bool:
