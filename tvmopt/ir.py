@@ -44,6 +44,12 @@ def dtype(expr: relax.Expr) -> str:
     return str(expr.ty.dtype)
 
 
+def same_type(a: relax.Expr, b: relax.Expr) -> bool:
+    """Say whether both are tensors, of the same shape and element type."""
+    both = isinstance(a.ty, relax.TensorType) and isinstance(b.ty, relax.TensorType)
+    return both and dtype(a) == dtype(b) and shape(a) == shape(b)
+
+
 def calls(mod: tvm.IRModule) -> Iterator[relax.Call]:
     """Yield every call in the Relax functions of ``mod``, operands before users."""
     found: list[relax.Call] = []
