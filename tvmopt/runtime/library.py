@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Library:
         if not self._instance:
             raise ArtifactError(f"{path}: {self._error(None)}")
 
-    def _function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
+    def _function(self, name: str, result: type | None, *arguments: type) -> Callable[..., Any]:
         function = getattr(self._library, name)
         function.restype, function.argtypes = result, arguments
         return function

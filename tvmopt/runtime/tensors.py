@@ -42,7 +42,8 @@ def address(array: np.ndarray) -> int:
     ``array.ctypes.data`` does the same in four times as long, which small models would feel.
     """
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        # Arrays are buffers; Python cannot say so in types before 3.12.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # read-only, or no elements
         return array.ctypes.data
 
