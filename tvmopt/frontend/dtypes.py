@@ -10,23 +10,24 @@ from tvmopt.errors import UnsupportedError
 
 _TYPES = onnx_ir.DataType
 
-# Integers below a byte are held one a byte: kernels recognise them by the range of their values.
 DTYPES: Mapping[onnx_ir.DataType, str] = {
     _TYPES.BOOL: "bool",
     _TYPES.DOUBLE: "float64",
     _TYPES.FLOAT: "float32",
     _TYPES.FLOAT16: "float16",
-    _TYPES.INT4: "int8",
     _TYPES.INT8: "int8",
     _TYPES.INT16: "int16",
     _TYPES.INT32: "int32",
     _TYPES.INT64: "int64",
-    _TYPES.UINT4: "uint8",
     _TYPES.UINT8: "uint8",
     _TYPES.UINT16: "uint16",
     _TYPES.UINT32: "uint32",
     _TYPES.UINT64: "uint64",
 }
+
+# Constants of integers below a byte are held one a byte: kernels recognise them by their range.
+# Only constants: arithmetic on int8 would not wrap or saturate where int4 does.
+PACKED: Mapping[onnx_ir.DataType, str] = {_TYPES.INT4: "int8", _TYPES.UINT4: "uint8"}
 
 
 def dtype_name(dtype: onnx_ir.DataType | int | None, what: str) -> str:
@@ -43,4 +44,4 @@ def dtype_name(dtype: onnx_ir.DataType | int | None, what: str) -> str:
         return DTYPES[onnx_ir.DataType(dtype)]
     known = dtype in set(onnx_ir.DataType)
     came = onnx_ir.DataType(dtype).name if known else repr(dtype)
-    raise UnsupportedError(f"{what} must be float16/32/64, (u)int4/8/16/32/64 or bool, got {came}")
+    raise UnsupportedError(f"{what} must be float16/32/64, (u)int8/16/32/64 or bool, got {came}")

@@ -19,9 +19,12 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.errors import ModelError, TvmoptError, UnsupportedError
 from tvmopt.frontend.converters.node import Converter, Node
-from tvmopt.frontend.dtypes import dtype_name
+from tvmopt.frontend.dtypes import PACKED, dtype_name
 from tvmopt.frontend.messages import first_line
 from tvmopt.frontend.names import Names, name_bindings
+
+# What may handle integers below a byte, which are held one a byte.
+_MOVES = frozenset({"Constant", "Gather", "Identity", "Reshape", "Slice", "Transpose"})
 
 Converters = Mapping[tuple[str, str], Converter]
 
@@ -109,7 +112,9 @@ class _Walk:
         return self.values[value]
 
     def _constant(self, tensor: onnx_ir.TensorProtocol, name: str) -> relax.Expr:
-        dtype = dtype_name(tensor.dtype, f"{self.label}: tensor {name!r}")
+        dtype = PACKED.get(tensor.dtype) or dtype_name(
+            tensor.dtype, f"{self.label}: tensor {name!r}"
+        )
         return relax.const(np.asarray(tensor.numpy()).astype(dtype, copy=False), dtype)
 
     def _output(self, value: onnx_ir.Value) -> relax.Expr:
@@ -123,6 +128,12 @@ class _Walk:
         converter = self.converters.get((domain_of(node), node.op_type))
         if converter is None:
             raise UnsupportedError(f"{where} is no operator that tvmopt compiles")
+        if node.op_type not in _MOVES:
+            for value in node.outputs:
+                if value.dtype in PACKED:
+                    raise UnsupportedError(
+                        f"{where}: only constants may be {value.dtype.name}, got a computed one"
+                    )
         inputs = tuple(self._value(value) for value in node.inputs)
         site = Node(
             name=name,

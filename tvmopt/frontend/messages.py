@@ -17,7 +17,7 @@ _CHECK = re.compile(r"(\w*Error: )?Check failed:? ?(\(.*?\) is false)?:? ?")
 
 
 def first_line(err: BaseException) -> str:
-    """Return the first line of an error's first cause that tells a reader something, at most 200 characters.
+    """Return what an error's first cause says first, as one line of at most 200 characters.
 
     TVM prefixes its messages with a C++ call stack and the condition that failed, ONNX's checker
     with protobuf text; both are dropped.

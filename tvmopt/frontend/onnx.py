@@ -13,6 +13,7 @@ from tvm import relax
 
 from tvmopt.frontend.converters import converter_table
 from tvmopt.frontend.fold import fold, inline
+from tvmopt.frontend.functions import expand_functions
 from tvmopt.frontend.importer import import_graph
 from tvmopt.frontend.messages import identifier
 from tvmopt.frontend.read import read
@@ -82,6 +83,8 @@ def load(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) ->
     inline(file.model, file.label)
     fix_shapes(file.model, shapes, file.label)
     fold(file.model, file.label)
+    while expand_functions(file.model, table.keys(), file.opset, file.label):
+        fold(file.model, file.label)
     refuse_unsupported(graph, table.keys(), file.label)
     mod = import_graph(graph, file.opset, file.label, table)
     logger.info("%s: %d nodes after folding", file.label, len(graph))

@@ -12,12 +12,13 @@ from tvmopt.frontend.converters import (
     norm,
     padding,
     pool,
+    quantized,
     resize,
 )
 from tvmopt.frontend.converters.node import Converter
 from tvmopt.frontend.converters.tvm_table import tvm_converters
 
-_FAMILIES = (conv, elementwise, layout, linear, norm, padding, pool, resize)
+_FAMILIES = (conv, elementwise, layout, linear, norm, padding, pool, quantized, resize)
 
 
 def converter_table() -> Mapping[tuple[str, str], Converter]:

@@ -39,13 +39,23 @@ def _add_bias(node: Node, y: relax.Expr) -> relax.Expr:
 
 
 def _conv(node: Node) -> relax.Expr:
-    x, weight = node.input(0), node.input(1)
+    return _add_bias(node, convolution(node, node.input(0), node.input(1)))
+
+
+def convolution(node: Node, x: relax.Expr, weight: relax.Expr) -> relax.Expr:
+    """Return ``x``, (n, c, ...), convolved with ``weight``, (o, c / group, ...), without a bias.
+
+    Args:
+        node: With the strides, dilations, groups and padding.
+        x: The data.
+        weight: The kernel, of the same element type.
+    """
     count = _spatial(node)
     kernel = shape(weight)[2:]
     strides = node.attribute("strides", [1] * count)
     dilations = node.attribute("dilations", [1] * count)
     op, data_layout, kernel_layout = _CONV[count]
-    y = op(
+    return op(
         x,
         weight,
         strides=strides,
@@ -55,7 +65,6 @@ def _conv(node: Node) -> relax.Expr:
         data_layout=data_layout,
         kernel_layout=kernel_layout,
     )
-    return _add_bias(node, y)
 
 
 def _conv_transpose(node: Node) -> relax.Expr:

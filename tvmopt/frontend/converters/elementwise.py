@@ -145,13 +145,21 @@ def _is_inf(node: Node) -> relax.Expr:
 
 
 def _bit_shift(node: Node) -> relax.Expr:
-    """Shift; TVM leaves a shift by the word's width or more undefined, ONNX makes it 0."""
+    """Shift; by the word's width or more, which LLVM leaves undefined, nothing of x remains."""
     x, by = node.input(0), node.input(1)
     bits = np.iinfo(ir.dtype(x)).bits
-    op = relax.op.left_shift if node.attribute("direction", "") == "LEFT" else relax.op.right_shift
-    within = relax.op.less(by, relax.const(bits, ir.dtype(by)))
-    safe = relax.op.where(within, by, relax.const(0, ir.dtype(by)))
-    return relax.op.where(within, op(x, safe), relax.const(0, ir.dtype(x)))
+    last = relax.const(bits - 1, ir.dtype(by))
+    within = relax.op.less_equal(by, last)
+    if np.iinfo(ir.dtype(by)).min < 0:
+        within = relax.op.logical_and(within, relax.op.greater_equal(by, scalar(0, by)))
+    safe = relax.op.where(within, by, last)
+    if node.attribute("direction", "") == "LEFT":
+        return relax.op.where(within, relax.op.left_shift(x, safe), scalar(0, x))
+    shifted = relax.op.right_shift(x, safe)
+    # A negative number shifted out to the right leaves its sign.
+    return (
+        shifted if np.iinfo(ir.dtype(x)).min < 0 else relax.op.where(within, shifted, scalar(0, x))
+    )
 
 
 def _pow(node: Node) -> relax.Expr:

@@ -265,10 +265,14 @@ def _trilu(node: Node) -> relax.Expr:
 
 
 def _constant(node: Node) -> relax.Expr:
-    value = node.attributes.get("value")
-    if value is None or value.type != onnx_ir.AttributeType.TENSOR:
-        raise UnsupportedError(f"a constant must be a tensor, got {list(node.attributes)}")
-    return constant(value.value.numpy())
+    for name, attr in node.attributes.items():
+        if name == "value" and attr.type == onnx_ir.AttributeType.TENSOR:
+            return constant(attr.value.numpy())
+        if name in {"value_int", "value_ints"}:
+            return constant(np.array(attr.value, np.int64))
+        if name in {"value_float", "value_floats"}:
+            return constant(np.array(attr.value, np.float32))
+    raise UnsupportedError(f"a constant must be a tensor of numbers, got {list(node.attributes)}")
 
 
 TABLE: Mapping[str, Converter] = {

@@ -1,0 +1,99 @@
+"""tvmopt behind ONNX's backend interface, so that ONNX's own node cases can run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.base import Backend, BackendRep
+
+from tvmopt.errors import TvmoptError, UnsupportedError
+from tvmopt.frontend.onnx import load
+
+
+def compile_and_run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Compile a model and run it once; the only place that knows how tvmopt is called.
+
+    Args:
+        path: Of the ONNX file.
+        inputs: By name; each static shape of the file is that of its array.
+
+    Returns:
+        The outputs, in the model's order.
+    """
+    import tvm  # noqa: PLC0415
+    from tvm import relax  # noqa: PLC0415
+
+    model = load(path, {name: value.shape for name, value in inputs.items()})
+    target = tvm.target.Target("llvm")
+    with target:
+        pipeline = relax.get_default_pipeline(target)
+        built = relax.build(model.mod, target, relax_pipeline=pipeline)
+    machine = relax.VirtualMachine(built, tvm.cpu())
+    arrays = [
+        tvm.runtime.tensor(np.asarray(inputs[spec.name], order="C")) for spec in model.inputs
+    ]
+    result = machine["main"](*arrays)
+    return [out.numpy() for out in (result if len(model.outputs) > 1 else [result])]
+
+
+def _array(value: np.ndarray | onnx.TensorProto) -> np.ndarray:
+    """Return an input as an array; ONNX hands over as protobuf what NumPy has no type for."""
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
+class TvmoptRep(BackendRep):
+    """A model that is compiled when its input arrives.
+
+    ONNX's cases hand over as inputs what a model holds as constants: shapes, axes, bounds. tvmopt
+    wants those at compile time, so where it says that a value must be constant, every input but
+    the first becomes an initializer of the model.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+
+    def run(self, inputs: Sequence[np.ndarray], **_kwargs: Any) -> tuple[np.ndarray, ...]:
+        """Compile for the shapes of ``inputs``, in the graph's order, and run once."""
+        names = [value.name for value in self.model.graph.input]
+        feeds = dict(zip(names, map(_array, inputs), strict=True))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "case.onnx"
+            path.write_bytes(self.model.SerializeToString())
+            try:
+                return tuple(compile_and_run(path, feeds))
+            except UnsupportedError:
+                if len(feeds) < 2:
+                    raise
+            frozen = onnx.ModelProto()
+            frozen.CopyFrom(self.model)
+            for value in list(frozen.graph.input)[1:]:
+                frozen.graph.initializer.append(
+                    numpy_helper.from_array(feeds.pop(value.name), value.name)
+                )
+                frozen.graph.input.remove(value)
+            path.write_bytes(frozen.SerializeToString())
+            return tuple(compile_and_run(path, feeds))
+
+
+class TvmoptBackend(Backend):
+    """The adapter; see https://onnx.ai/onnx/api/backend.html."""
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **_kwargs: Any) -> TvmoptRep:
+        """Return ``model``, ready to be run."""
+        if not cls.supports_device(device):
+            raise TvmoptError(f"the device must be CPU, got {device!r}")
+        return TvmoptRep(model)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """Say whether ``device``, as ONNX spells it, can be used."""
+        return device == "CPU"
