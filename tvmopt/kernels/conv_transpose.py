@@ -20,7 +20,7 @@ from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue, Operand
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
-from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
 
@@ -175,7 +175,7 @@ def _gather(
         loops = T.serial(out_w), T.serial(site.groups), T.serial(-(-size // how.lanes))
         with loops[0] as ow, loops[1] as group, loops[2] as block:
             o = bind(tirx.min(block * how.lanes, size - how.lanes))
-            total = T.alloc_buffer((how.lanes,), "float32", scope="local")
+            total = registers(how.lanes)
             vector.store(total, vector.splat(0.0), 0)
             for kh in range(site.kernel[0]):
                 for kw in range(site.kernel[1]):

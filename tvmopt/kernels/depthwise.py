@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv import ConvSite
 from tvmopt.kernels.epilogue import Operand
-from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
 LONG_LINE = 20  # output pixels of a line from which two registers of channels win
@@ -115,9 +115,7 @@ class _Tile:
         self.n, self.oh, self.ow, self.channel = place
         self.vector = Vector(how.lanes)
         self.left = bind(self.ow * site.strides[1] - site.pads[1])
-        self.sums = T.alloc_buffer(
-            (how.pixels * how.vectors * how.lanes,), "float32", scope="local"
-        )
+        self.sums = registers(how.pixels * how.vectors * how.lanes)
         for i in range(how.pixels * how.vectors):
             self.vector.store(self.sums, self.vector.splat(0.0), i * how.lanes)
 

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.vector import Vector, bind, loop, parameters, prim_func
+from tvmopt.kernels.vector import Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of an addition
@@ -45,7 +45,7 @@ def global_mean(site: GlobalMeanSite, target: CpuTarget, name: str) -> tirx.Prim
         with loop(batch * blocks, parallel=worth_threads(batch * pixels * channels)) as task:
             n, block = bind(task // blocks), bind(task % blocks)
             channel = bind(tirx.min(block * width, channels - width))
-            sums = T.alloc_buffer((width,), "float32", scope="local")
+            sums = registers(width)
             for v in range(vectors):
                 vector.store(sums, vector.splat(0.0), v * vector.lanes)
             with T.serial(pixels) as i:

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels.epilogue import Epilogue, Operand
 from tvmopt.kernels.tile import Tile
-from tvmopt.kernels.vector import Expr, Vector, bind
+from tvmopt.kernels.vector import Expr, Vector, bind, registers
 
 
 class Accumulators:
@@ -21,11 +21,10 @@ class Accumulators:
     def __init__(self, tile: Tile) -> None:
         self.tile = tile
         self.vector = Vector(tile.lanes)
-        self.sums = T.alloc_buffer(
-            (tile.rows * tile.vectors * tile.lanes,), "float32", scope="local"
-        )
-        for i in range(tile.rows * tile.vectors):
-            self.vector.store(self.sums, self.vector.splat(0.0), i * tile.lanes)
+        self.sums = [registers(tile.vectors * tile.lanes) for _ in range(tile.rows)]
+        for i in range(tile.rows):
+            for v in range(tile.vectors):
+                self._set(i, v, self.vector.splat(0.0))
 
     def accumulate(
         self,
@@ -49,9 +48,7 @@ class Accumulators:
             for i in range(self.tile.rows):
                 left = bind(self.vector.splat(row(i, step)))
                 for v in range(self.tile.vectors):
-                    self.vector.store(
-                        self.sums, self.value(i, v) + left * right[v], self._offset(i, v)
-                    )
+                    self._set(i, v, self.value(i, v) + left * right[v])
 
     def write(
         self,
@@ -81,9 +78,9 @@ class Accumulators:
                 value = epilogue.apply(self.vector, self.value(i, v), load)
                 self.vector.store(output, value, offset(i) + at)
 
-    def _offset(self, i: int, v: int) -> int:
-        return (i * self.tile.vectors + v) * self.tile.lanes
-
     def value(self, i: int, v: int) -> Expr:
         """Return the v-th vector of row i."""
-        return self.vector.load(self.sums, self._offset(i, v))
+        return self.vector.load(self.sums[i], v * self.tile.lanes)
+
+    def _set(self, i: int, v: int, value: Expr) -> None:
+        self.vector.store(self.sums[i], value, v * self.tile.lanes)

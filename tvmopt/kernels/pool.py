@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of max and add
@@ -80,7 +80,7 @@ def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
                 low_w, high_w = _window(site, 1, ow)
                 with T.serial(-(-c // width)) as block:
                     channel = bind(tirx.min(block * width, c - width))
-                    sums = T.alloc_buffer((width,), "float32", scope="local")
+                    sums = registers(width)
                     for v in range(vectors):
                         vector.store(sums, vector.splat(start), v * vector.lanes)
                     with T.serial(tirx.max(high_h - low_h, 0)) as i:

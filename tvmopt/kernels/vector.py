@@ -67,6 +67,15 @@ def parameters(*tensors: tuple[str, tuple[int, ...]], dtype: str = "float32") ->
     ]
 
 
+def registers(count: int) -> tirx.Buffer:
+    """Declare ``count`` float32 values that LLVM will keep in registers, at most 256 of them.
+
+    TVM 0.27 puts a buffer of at most 1024 bytes on the stack, where LLVM finds it, but only of the
+    scope "global": one of "local" becomes a call that allocates, and is stored at every step.
+    """
+    return T.alloc_buffer((count,), "float32")
+
+
 def loop(extent: int, *, parallel: bool = False) -> object:
     """Open a loop of ``extent`` steps, which threads share where it is parallel."""
     return T.parallel(extent) if parallel and extent > 1 else T.serial(extent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.vector import Expr, Vector, bind
 
@@ -73,30 +72,26 @@ Put = Callable[[int, int, Expr], None]
 
 def transform_input(m: int, vector: Vector, get: Get, put: Put) -> None:
     """Emit B^T d B for d = get(i, j), i and j below m + 2; element (i, j) goes to put."""
-    _both_sides(m + 2, m + 2, lambda d: _input_line(m, vector, d), vector, get, put)
+    _both_sides(m + 2, m + 2, lambda d: _input_line(m, vector, d), get, put)
 
 
 def transform_output(m: int, vector: Vector, get: Get, put: Put) -> None:
     """Emit A^T q A for q = get(i, j), i and j below m + 2; element (i, j < m) goes to put."""
-    _both_sides(m + 2, m, lambda q: _output_line(m, vector, q), vector, get, put)
+    _both_sides(m + 2, m, lambda q: _output_line(m, vector, q), get, put)
 
 
 def _both_sides(
     size: int,
     out: int,
     line: Callable[[list[Expr]], list[Expr]],
-    vector: Vector,
     get: Get,
     put: Put,
 ) -> None:
     """Apply ``line`` to every column, then to every row of what that gave."""
-    held = T.alloc_buffer((out * size * vector.lanes,), "float32", scope="local")
-    for j in range(size):
-        for i, value in enumerate(line([get(i, j) for i in range(size)])):
-            vector.store(held, value, (i * size + j) * vector.lanes)
+    # 36 values outgrow the registers; LLVM spills them with less traffic than a buffer costs.
+    columns = [[bind(x) for x in line([get(i, j) for i in range(size)])] for j in range(size)]
     for i in range(out):
-        row = [bind(vector.load(held, (i * size + j) * vector.lanes)) for j in range(size)]
-        for j, value in enumerate(line(row)):
+        for j, value in enumerate(line([columns[k][i] for k in range(size)])):
             put(i, j, value)
 
 
