@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,4 +327,28 @@ def test_a_forked_instance_refuses_instead_of_waiting_forever(
         os._exit(0 if status == -1 and "does not outlive fork()" in said else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert abi.call(instance, [x], [y]) == 0
+    abi.destroy(instance)
+
+
+def test_a_step_costs_less_than_100_ns(make: SimpleNamespace, compiled: Compiled) -> None:
+    """Time 1000 steps that add one to one number; the best of many runs is the executor's own."""
+    steps = 1000
+    func = make.elementwise(lambda a: a + 1, (1,))
+    builder = make.Builder(x=(1,))
+
+    def body(x: Any) -> Any:
+        for _ in range(steps):
+            x = builder.call(func, [x], (1,))
+        return x
+
+    abi = make.Abi(compiled(builder.module(body)))
+    instance = abi.create(1)
+    x, y = make.aligned(np.ones(1, "float32")), make.aligned(np.zeros(1, "float32"))
+    seconds = []
+    for _ in range(50):
+        start = time.perf_counter()
+        assert abi.call(instance, [x], [y]) == 0
+        seconds.append(time.perf_counter() - start)
+    assert y[0] == 1 + steps
+    assert min(seconds) / steps < 100e-9
     abi.destroy(instance)

@@ -49,7 +49,11 @@ def make(
         "format_version": FORMAT_VERSION,
         "name": name,
         "versions": {package: _version(package) for package in _VERSIONED} | {"compiler": compiler},
-        "target": dataclasses.asdict(target),
+        # Lists, as JSON reads back: the manifest in memory and in the file are equal.
+        "target": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(target).items()
+        },
         "inputs": _ports(plan.inputs),
         "outputs": _ports(plan.outputs),
         "arena_bytes": plan.arena_bytes,

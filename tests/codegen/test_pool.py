@@ -1,0 +1,171 @@
+"""The pool and the workspace stack in C, under the compiler's sanitizers where it has them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tvmopt.codegen import emit
+
+# What the plan and the public header would bring.
+_TYPES = """
+#define _GNU_SOURCE
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+typedef void (*tvmopt_step_fn)(void);
+#define TVMOPT_NAME test
+#define PLAN_SHAPES 1
+#define PLAN_ARGUMENTS 1
+#include "internal.h"
+#include "scratch.c"
+#include "pool.c"
+#define CHECK(x) (void)((x) || (fprintf(stderr, "line %d: %s\\n", __LINE__, #x), exit(1), 0))
+"""
+
+_POOL = (
+    _TYPES
+    + """
+enum { ROUNDS = 2000 }; /* THREADS comes from the command line */
+
+typedef struct {
+    int ran[THREADS], nested[THREADS], fail;
+} job;
+
+static int inner(int task, task_group *group, void *closure) {
+    CHECK(task == 0 && group->num_task == 1); /* a loop inside a task runs alone */
+    ++*(int *)closure;
+    return 0;
+}
+
+static int outer(int task, task_group *group, void *closure) {
+    job *j = closure;
+    CHECK(group->num_task == THREADS && current->index == task);
+    j->ran[task]++;
+    CHECK(pool_launch(current, inner, &j->nested[task]) == 0);
+    return j->fail == task ? -1 : 0;
+}
+
+static void play(instance_t *instance, worker_t *workers) {
+    job j = {.fail = -1};
+    for (int round = 1; round <= ROUNDS; round++) {
+        j.fail = round % 7 < THREADS ? round % 7 : -1;
+        CHECK(pool_launch(&workers[0], outer, &j) == (j.fail < 0 ? 0 : -1));
+        for (int i = 0; i < THREADS; i++) CHECK(j.ran[i] == round && j.nested[i] == round);
+        /* Sometimes long enough for all to sleep, sometimes while they go to sleep. */
+        struct timespec pause = {0, round % 50 == 0 ? 400000 : round % 9 == 0 ? SPIN_NS : 0};
+        if (pause.tv_nsec) nanosleep(&pause, NULL);
+    }
+}
+
+int main(void) {
+    instance_t *instance = calloc(1, sizeof *instance);
+    worker_t *workers = calloc(THREADS, sizeof *workers);
+    CHECK(instance && workers);
+    for (int i = 0; i < THREADS; i++) workers[i] = (worker_t){.instance = instance, .index = i};
+    CHECK(pool_start(&instance->pool, workers, THREADS));
+    current = &workers[0];
+    play(instance, workers);
+    pool_stop(&instance->pool);
+    free(workers);
+    free(instance);
+    puts("done");
+    return 0;
+}
+"""
+)
+
+_SCRATCH = (
+    _TYPES
+    + """
+enum { SLOTS = 12 };
+
+static unsigned seed = 1;
+static unsigned draw(unsigned below) {
+    seed = seed * 1103515245u + 12345u;
+    return (seed >> 16) % below;
+}
+
+/* Hold blocks in any order, each filled with its own byte; it must still be there when it goes. */
+static void play(scratch_t *scratch, int moves) {
+    unsigned char *held[SLOTS] = {0};
+    size_t sizes[SLOTS];
+    for (int i = 0; i < moves; i++) {
+        const unsigned slot = draw(SLOTS);
+        if (held[slot]) {
+            for (size_t k = 0; k < sizes[slot]; k++) CHECK(held[slot][k] == slot + 1);
+            scratch_free(scratch, held[slot]);
+            held[slot] = NULL;
+        } else {
+            sizes[slot] = draw(5000);
+            held[slot] = scratch_alloc(scratch, sizes[slot]);
+            CHECK(held[slot] && (uintptr_t)held[slot] % ALIGNMENT == 0);
+            memset(held[slot], (int)slot + 1, sizes[slot]);
+        }
+    }
+    if (draw(2)) return; /* as after a failed run: reset must free what is left */
+    for (int slot = 0; slot < SLOTS; slot++)
+        if (held[slot]) scratch_free(scratch, held[slot]);
+    CHECK(scratch->live == 0 && scratch->used == 0 && !scratch->heap);
+}
+
+int main(void) {
+    scratch_t scratch = {0};
+    CHECK(scratch_reserve(&scratch, 4096));
+    for (int round = 0; round < 500; round++) {
+        scratch_reset(&scratch);
+        play(&scratch, 60);
+    }
+    CHECK(!scratch_alloc(&scratch, SIZE_MAX));
+    CHECK(!scratch_alloc(&scratch, SIZE_MAX / 2 - 64));
+    /* Blocks in stack order come from the stack from the second time on. */
+    for (int round = 0; round < 3; round++) {
+        scratch_reset(&scratch);
+        void *a = scratch_alloc(&scratch, 300000), *b = scratch_alloc(&scratch, 200000);
+        CHECK(a && b && (round == 0 || !scratch.heap));
+        scratch_free(&scratch, b);
+        scratch_free(&scratch, a);
+    }
+    scratch_release(&scratch);
+    puts("done");
+    return 0;
+}
+"""
+)
+
+
+def run(program: str, folder: Path, flags: list[str]) -> None:
+    for name, data in emit.source_files().items():
+        (folder / name).write_bytes(data)
+    (folder / "test.c").write_text(program)
+    command = ["cc", "-std=c11", "-O1", "-g", "-w", *flags, "test.c", "-o", "test", "-lpthread"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if built.returncode != 0 and "cannot find" in built.stderr:
+        pytest.skip(f"the C compiler has no library for {' '.join(flags)}")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(
+        [folder / "test"],
+        env={"ASAN_OPTIONS": "allocator_may_return_null=1"},  # as malloc does
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not work with this kernel's memory layout")
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+# Two spin where there are as many CPUs; eight mostly sleep and wake.
+@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("flags", [[], ["-fsanitize=thread"], ["-fsanitize=address,undefined"]])
+def test_each_launch_runs_each_task_once(flags: list[str], threads: int, tmp_path: Path) -> None:
+    run(_POOL, tmp_path, [*flags, f"-DTHREADS={threads}"])
+
+
+@pytest.mark.parametrize("flags", [[], ["-fsanitize=address,undefined"]])
+def test_workspace_blocks_never_meet(flags: list[str], tmp_path: Path) -> None:
+    run(_SCRATCH, tmp_path, flags)
