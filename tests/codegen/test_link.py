@@ -95,7 +95,10 @@ def executor_object(
         "model.h": emit.header(plan, "model").encode(),
         "sizes.h": emit.sizes(plan, "model", checks).encode(),
         "plan.h": emit.tables(plan, checks).encode(),
-        "kernels.h": emit.kernels([kernel.function for kernel in plan.kernels]).encode(),
+        "kernels.h": (
+            emit.kernels([kernel.function for kernel in plan.kernels])
+            + emit.peak("model_peak_kernel", 96, 1)
+        ).encode(),
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)

@@ -16,6 +16,7 @@ from tvmopt.codegen.artifact import Artifact
 from tvmopt.codegen.plan import Plan
 from tvmopt.codegen.planner import make_plan
 from tvmopt.errors import ArtifactError, OptionError
+from tvmopt.kernels import peak as kernels
 from tvmopt.targets.description import CpuTarget
 
 
@@ -84,14 +85,17 @@ def _write_sources(folder: Path, plan: Plan, target: CpuTarget, name: str) -> No
 def _build_kernels(
     mod: tvm.IRModule, folder: Path, plan: Plan, target: CpuTarget, name: str
 ) -> list[str]:
-    """Compile the kernels and write kernels.h; return the names of the objects, none or one."""
+    """Compile the kernels and write kernels.h; return the names of the objects."""
     functions = [kernel.function for kernel in plan.kernels if kernel.function is not None]
     symbols = objects.name_kernels(mod, functions, plan.aliased, name)
     by_function = dict(zip(functions, symbols.names, strict=True))
     table = [k.function and by_function[k.function] for k in plan.kernels]
-    link.write(folder / "kernels.h", emit.kernels(table).encode())
-    if not functions:
-        return []
+    measure = f"{name}_peak_kernel"
+    symbols.functions[measure] = kernels.peak(target, measure)
+    text = emit.kernels(table) + emit.peak(
+        measure, kernels.peak_floats(target), kernels.peak_flops(target)
+    )
+    link.write(folder / "kernels.h", text.encode())
     objects.build(symbols, target.to_tvm(), folder / "kernels.o")
     return ["kernels.o"]
 

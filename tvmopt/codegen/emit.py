@@ -172,6 +172,17 @@ def kernels(symbols: Sequence[str | None]) -> str:
     return "".join(lines) + _table("kernel_fn plan_kernels", entries)
 
 
+def peak(symbol: str, floats: int, flops: int) -> str:
+    """Return the part of kernels.h that is for peak.c: a kernel, its floats and its work."""
+    hidden = '__attribute__((visibility("hidden")))'
+    return (
+        f"{hidden} int __tvm_ffi_{symbol}(void *, const ffi_any *, int32_t, ffi_any *);\n"
+        f"#define PEAK_KERNEL __tvm_ffi_{symbol}\n"
+        f"#define PEAK_FLOATS {floats}\n"
+        f"#define PEAK_FLOPS {flops}\n"
+    )
+
+
 def _signature(plan: Plan) -> str:
     def lines(role: str, ports: Sequence[Port]) -> Iterable[str]:
         for i, port in enumerate(ports):

@@ -41,6 +41,7 @@ EXPORTS = (
     "last_error",
     "on_step",
     "profile",
+    "peak_gflops",
     "manifest",
 )
 

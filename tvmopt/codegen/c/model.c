@@ -20,3 +20,5 @@
 #include "backend.c"
 
 #include "executor.c"
+
+#include "peak.c"
