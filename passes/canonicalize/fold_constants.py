@@ -11,10 +11,11 @@ After::
 
 Cost: nothing at run time; the module may grow, which an option bounds.
 
-Two kinds of constant expressions stay, because lowering recognises them and folding would undo what
-a compression has saved: ``quantize`` / ``dequantize`` (TVM's own ``FoldConstant`` turns
-``dequantize(int8 constant)`` into floats) and ``take`` by 8-bit indices, which is a codebook.
-Nothing that reads their results is constant, so nothing folds across them.
+Some constant expressions stay, because lowering recognises them and folding would undo what a
+compression has saved: ``quantize`` / ``dequantize`` (TVM's own ``FoldConstant`` turns
+``dequantize(int8 constant)`` into floats), ``take`` by 8-bit indices, which is a codebook, and a
+matrix of 8-bit integers made wider, which is the weight of an integer matmul. Nothing that reads
+their results is constant, so nothing folds across them.
 
 Source: none; the textbook transformation. What only moves or casts elements is done by NumPy; all
 arithmetic is left to TVM itself, so that a folded value is what the kernel would have computed.
@@ -172,13 +173,22 @@ def _is_foldable(value: relax.Expr, var: relax.Var) -> bool:
     """Say whether every operand is a constant and nothing forbids the result to be one."""
     if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
         return False
-    if ir.is_call_to(value, *_NEVER) or _is_codebook(value):
+    if ir.is_call_to(value, *_NEVER) or _is_codebook(value) or _is_integer_weight(value):
         return False
     return _has_static_shape(var) and next(variables(value), None) is None
 
 
 def _is_codebook(call: relax.Call) -> bool:
     return ir.is_call_to(call, "relax.take") and ir.dtype(call.args[1]) in ("int8", "uint8")
+
+
+def _is_integer_weight(call: relax.Call) -> bool:
+    """Say whether 8-bit integers in more than one dimension are cast; vectors are zero points."""
+    return (
+        ir.is_call_to(call, "relax.astype")
+        and ir.dtype(call.args[0]) in ("int8", "uint8")
+        and sum(size != 1 for size in ir.shape(call.args[0])) > 1
+    )
 
 
 def _has_static_shape(var: relax.Var) -> bool:

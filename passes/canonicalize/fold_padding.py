@@ -17,6 +17,8 @@ Source: none; derived here from the definitions of the operators.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import tvm
 from tvm import relax
@@ -43,6 +45,27 @@ class FoldPadding:
         return rebuild_main(mod, lambda graph: _Folder(graph, self.report))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pad:
+    """A pad in front of an operator, as that operator sees it.
+
+    Attributes:
+        data: What is padded.
+        shape: Its shape as the operator sees it, with axes of size 1 put in or left out.
+        before: The width before each of the operator's axes.
+        after: The width after each of them.
+        mode: Such as ``"constant"``.
+        value: Of a constant pad.
+    """
+
+    data: relax.Expr
+    shape: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    mode: str
+    value: float
+
+
 class _Folder:
     def __init__(self, graph: Rebuild, report: Report) -> None:
         self.graph = graph
@@ -51,80 +74,104 @@ class _Folder:
     def __call__(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if not ir.is_call_to(value, *_CONVOLUTIONS, *_AVERAGE, *_MAX):
             return value
-        pad = self.graph.definition(value.args[0])
-        if not ir.is_call_to(pad, "relax.nn.pad"):
+        pad = self._pad(value.args[0])
+        if pad is None:
             return value
         reason = self._obstacle(value, pad)
         self.report.add(
             "FoldPadding", var.name, applied=reason is None, reason=reason or "the pad is constant"
         )
-        return value if reason is not None else _folded(value, pad)
+        return value if reason is not None else self._folded(var, value, pad)
 
-    def _obstacle(self, call: relax.Call, pad: relax.Call) -> str | None:
+    def _pad(self, data: relax.Expr) -> _Pad | None:
+        """Find the pad that makes ``data``, perhaps behind a reshape that only moves ones."""
+        call, seen = self.graph.definition(data), ir.shape(data)
+        if ir.is_call_to(call, "relax.reshape"):
+            data = call.args[0]
+            call = self.graph.definition(data)
+        if not ir.is_call_to(call, "relax.nn.pad"):
+            return None
+        flat = [int(w) for w in call.attrs.pad_width]
+        place = _same_axes(ir.shape(data), seen)
+        if place is None or any(w for w in flat if w < 0):
+            return None
+        before, after = [0] * len(seen), [0] * len(seen)
+        for axis, there in place.items():
+            before[there], after[there] = flat[2 * axis], flat[2 * axis + 1]
+        return _Pad(
+            data=call.args[0],
+            shape=tuple(d - b - a for d, b, a in zip(seen, before, after, strict=True)),
+            before=tuple(before),
+            after=tuple(after),
+            mode=call.attrs.pad_mode,
+            value=float(call.attrs.pad_value),
+        )
+
+    def _obstacle(self, call: relax.Call, pad: _Pad) -> str | None:
         """Return why the pad must stay, or None if it need not."""
-        if pad.attrs.pad_mode != "constant":
-            return f"the pad is of mode {pad.attrs.pad_mode}"
-        width, layout = _width(pad), _layout(call)
-        if any(w for axis, pair in zip(layout, width, strict=True) for w in pair if axis in "NC"):
+        if pad.mode != "constant":
+            return f"the pad is of mode {pad.mode}"
+        widths = zip(_layout(call), pad.before, pad.after, strict=True)
+        if any(b or a for axis, b, a in widths if axis in "NC"):
             return "the pad widens the batch or the channels"
-        if any(w < 0 for pair in width for w in pair):
-            return "the pad crops"
         if ir.is_call_to(call, *_CONVOLUTIONS):
-            return None if pad.attrs.pad_value == 0 else "a convolution pads with zeros"
+            return None if pad.value == 0 else "a convolution pads with zeros"
         if call.attrs.ceil_mode:
             return "the pooling rounds its size up"
         if ir.is_call_to(call, *_AVERAGE):
-            if pad.attrs.pad_value != 0:
+            if pad.value != 0:
                 return "an average pooling pads with zeros"
             counted = call.attrs.count_include_pad or not any(int(p) for p in call.attrs.padding)
             return None if counted else "the pooling counts this pad but not its own"
         return self._obstacle_to_max(call, pad)
 
-    def _obstacle_to_max(self, call: relax.Call, pad: relax.Call) -> str | None:
-        lowest = float(np.finfo(ir.dtype(pad.args[0])).min)
-        if not (pad.attrs.pad_value <= lowest or self._is_at_least(pad, pad.attrs.pad_value)):
+    def _obstacle_to_max(self, call: relax.Call, pad: _Pad) -> str | None:
+        lowest = float(np.finfo(ir.dtype(pad.data)).min)
+        if not (pad.value <= lowest or self._is_at_least(pad.data, pad.value)):
             return "something in the data may be smaller than the pad"
-        padded = _padding(call, pad)
-        reach = [
-            (int(k) - 1) * int(d) + 1
-            for k, d in zip(call.attrs.pool_size, call.attrs.dilation, strict=True)
-        ]
-        if max(int(d) for d in call.attrs.dilation) > 1 or any(
-            max(before, after) >= r for before, after, r in zip(*padded, reach, strict=True)
-        ):
-            return "a window may lie in the pad alone"
-        return None
+        before, after = _padding(call, pad)
+        undilated = all(int(d) == 1 for d in call.attrs.dilation)
+        sizes = [int(k) for k in call.attrs.pool_size]
+        if undilated and all(max(b, a) < k for b, a, k in zip(before, after, sizes, strict=True)):
+            return None
+        return "a window may lie in the pad alone"
 
-    def _is_at_least(self, pad: relax.Call, bound: float) -> bool:
-        """Say whether no element of the padded data is smaller than ``bound``."""
-        made = self.graph.definition(pad.args[0])
+    def _is_at_least(self, data: relax.Expr, bound: float) -> bool:
+        """Say whether no element of the data is smaller than ``bound``."""
+        made = self.graph.definition(data)
         if ir.is_call_to(made, "relax.clip"):
             return ir.scalar(made.args[1]) >= bound
         return bound <= 0 and ir.is_call_to(made, *_NOT_NEGATIVE)
+
+    def _folded(self, var: relax.Var, call: relax.Call, pad: _Pad) -> relax.Call:
+        before, after = _padding(call, pad)
+        changes: dict[str, object] = {"padding": [*before, *after]}
+        if ir.is_call_to(call, *_AVERAGE):
+            changes["count_include_pad"] = True
+        data = pad.data
+        if ir.shape(data) != pad.shape:
+            data = self.graph.emit(relax.op.reshape(data, pad.shape), f"{var.name}_unpadded")
+        return ir.with_changes(call, [data, *call.args[1:]], **changes)
+
+
+def _same_axes(inner: tuple[int, ...], outer: tuple[int, ...]) -> dict[int, int] | None:
+    """Return which axis of ``outer`` each axis of ``inner`` larger than 1 is; None if reshaped."""
+    mine = [i for i, d in enumerate(inner) if d != 1]
+    theirs = [i for i, d in enumerate(outer) if d != 1]
+    if [inner[i] for i in mine] != [outer[i] for i in theirs]:
+        return None
+    return dict(zip(mine, theirs, strict=True))
 
 
 def _layout(call: relax.Call) -> str:
     return call.attrs.data_layout if ir.is_call_to(call, *_CONVOLUTIONS) else call.attrs.layout
 
 
-def _width(pad: relax.Call) -> list[tuple[int, int]]:
-    flat = [int(w) for w in pad.attrs.pad_width]
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _padding(call: relax.Call, pad: relax.Call) -> tuple[list[int], list[int]]:
+def _padding(call: relax.Call, pad: _Pad) -> tuple[list[int], list[int]]:
     """Return the padding before and after each spatial axis that does the work of both."""
     own = [int(p) for p in call.attrs.padding]
     half = len(own) // 2
-    extra = [p for axis, p in zip(_layout(call), _width(pad), strict=True) if axis not in "NC"]
-    before = [a + b for a, (b, _) in zip(own[:half], extra, strict=True)]
-    after = [a + b for a, (_, b) in zip(own[half:], extra, strict=True)]
+    spatial = [i for i, axis in enumerate(_layout(call)) if axis not in "NC"]
+    before = [a + pad.before[i] for a, i in zip(own[:half], spatial, strict=True)]
+    after = [a + pad.after[i] for a, i in zip(own[half:], spatial, strict=True)]
     return before, after
-
-
-def _folded(call: relax.Call, pad: relax.Call) -> relax.Call:
-    before, after = _padding(call, pad)
-    changes: dict[str, object] = {"padding": [*before, *after]}
-    if ir.is_call_to(call, *_AVERAGE):
-        changes["count_include_pad"] = True
-    return ir.with_changes(call, [pad.args[0], *call.args[1:]], **changes)

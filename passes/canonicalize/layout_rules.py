@@ -115,6 +115,8 @@ def reduce(store: Store, call: relax.Call, var: relax.Var) -> Result:
     view, rank = held.view, len(held.view.logical)
     reduced = range(rank) if call.attrs.axis is None else _axes(call.attrs.axis, rank)
     pieces = sorted(a for i in reduced for a in view.axes[i])
+    if len(reduced) == rank:
+        pieces = list(range(len(view.stored)))
     if not pieces:
         return _reduce_whole(store, call, var, list(reduced))
     expr = store.reshape(held.expr, view.stored, held.name)
