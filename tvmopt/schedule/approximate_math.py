@@ -8,8 +8,8 @@ After::
 
     y[i] = <polynomial in x[i]>   tvmopt.kernels.math, with its bounds
 
-float16 goes through float32. ``x ** 2`` and ``x ** 0.5`` become a product and a square root.
-Everything else, and float64, stays as it is.
+float16 goes through float32. ``x ** 2``, ``x ** 0.5`` and ``T.rsqrt(x)`` become a product and
+square roots. Everything else, and float64, stays as it is.
 
 Source: none for the rewriting; the functions name theirs.
 """
@@ -44,6 +44,8 @@ def _rewrite(call: Call) -> Expr:
         return call
     if call.op.name == "tirx.pow":
         return _power(call)
+    if call.op.name == "tirx.rsqrt":
+        return tirx.const(1.0, str(call.ty.dtype)) / tirx.sqrt(call.args[0])
     if call.op.name not in _APPROXIMATIONS:
         return call
     function = _APPROXIMATIONS[call.op.name]

@@ -22,7 +22,15 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule.expressions import Axis, analyzer, linear, substitute
-from tvmopt.schedule.loops import Values, cycles, index, sweep, tasks_for
+from tvmopt.schedule.loops import (
+    Values,
+    allocate_cells,
+    cycles,
+    index,
+    name_values,
+    sweep,
+    tasks_for,
+)
 from tvmopt.schedule.nests import Nest, merge
 from tvmopt.targets.description import CpuTarget
 
@@ -84,9 +92,7 @@ def _chunked(cell: _Cell, work: float, target: CpuTarget) -> None:
 def _round(nests: Sequence[Nest], values: Values) -> None:
     """Emit one element of each nest."""
     for nest in nests:
-        known = dict(values)
-        for var, value in nest.bindings:
-            known[var] = T.Bind(substitute(value, known))
+        known = name_values(nest.bindings, values, allocate_cells(nest, 1), index(0))
         for value, (buffer, offset) in zip(nest.values, nest.targets, strict=True):
             T.buffer_store(buffer, substitute(value, known), [substitute(offset, known)])
 

@@ -13,6 +13,8 @@ from tvm import tirx
 from tvm.ir import Call, Expr, Op, Range, TensorLoad
 from tvm.sym import Analyzer
 
+IF_THEN_ELSE = "prim.if_then_else"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
@@ -69,6 +71,25 @@ def loads(node: Expr) -> list[TensorLoad]:
 def is_call(node: Expr, *names: str) -> bool:
     """Say whether ``node`` calls one of TIR's operators, such as ``"tirx.exp"``."""
     return isinstance(node, Call) and isinstance(node.op, Op) and node.op.name in names
+
+
+def vectorizes(node: Expr, varying: frozenset[tirx.Var]) -> bool:
+    """Say whether TVM 0.27 can vectorize ``node``, in which ``varying`` differ between lanes.
+
+    VectorizeLoop turns a statement with anything else into a loop over the lanes, and loses the
+    variables that the statements around it bind.
+    """
+    found: list[Call] = []
+    tvm_ffi.structural_walk(node, (Call, lambda call: found.append(call)))
+    return all(_call_vectorizes(call, varying) for call in found)
+
+
+def _call_vectorizes(call: Call, varying: frozenset[tirx.Var]) -> bool:
+    if is_call(call, IF_THEN_ELSE):
+        return not variables(call.args[0]) & varying
+    return is_call(call, "tirx.reinterpret") or bool(
+        isinstance(call.op, Op) and call.op.get_attr("TVectorizable")
+    )
 
 
 def linear(node: Expr, named: Mapping[tirx.Var, frozenset[tirx.Var]] | None = None) -> Linear:

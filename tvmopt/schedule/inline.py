@@ -25,7 +25,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
-from tvmopt.schedule.expressions import is_call, loads, substitute
+from tvmopt.schedule.expressions import IF_THEN_ELSE, is_call, loads, substitute
 from tvmopt.schedule.stages import Program, Stage
 
 # What a stage may cost to be computed again rather than stored and loaded: a store and a load, and
@@ -197,7 +197,7 @@ class Expander:
     def _call(
         self, call: Call, scope: Scope, mutator: tvm_ffi.structural.StructuralMutator
     ) -> Expr:
-        if not is_call(call, "tirx.if_then_else"):
+        if not is_call(call, IF_THEN_ELSE):
             return mutator.default_mutate(call)
         condition, yes, no = call.args
         return tirx.if_then_else(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
-from tvmopt.schedule.expressions import Axis, loads
+from tvmopt.schedule.expressions import Axis, loads, substitute
 from tvmopt.schedule.nests import Nest
 from tvmopt.targets.description import CpuTarget
 
@@ -71,6 +72,52 @@ def sweep(
         count = tirx.min(index(each), rounds - first) if rounds % each else index(each)
         with T.serial(count) as step:
             body(_decode(axes, T.Bind(first + step)))
+
+
+def needs_cell(value: Expr) -> bool:
+    """Say whether a named value must be hidden from TVM's simplifier.
+
+    It derives bounds for every T.max, T.min and T.select, through the names that stand in them, and
+    takes exponential time for a chain of such values (mish: 20 s). A load ends the chain; LLVM
+    keeps the memory in a register.
+    """
+    found: list[Expr] = []
+    tvm_ffi.structural_walk(value, ((tirx.Max, tirx.Min, tirx.Select), found.append))
+    return bool(found) and str(value.ty.dtype).startswith("float")
+
+
+def name_values(
+    bindings: Sequence[tuple[tirx.Var, Expr]],
+    values: Values,
+    cells: Mapping[tirx.Var, tirx.Buffer],
+    lane: Expr,
+) -> dict[tirx.Var, Expr]:
+    """Emit names for ``bindings``; return what each stands for, and ``values``, together.
+
+    Args:
+        bindings: Names and their values, each in terms of earlier names.
+        values: What the other variables stand for.
+        cells: Memory for those values that need it, of as many elements as there are lanes.
+        lane: Which element of the memory is this lane's.
+    """
+    known = dict(values)
+    for var, value in bindings:
+        value = substitute(value, known)
+        if var in cells:
+            T.buffer_store(cells[var], value, [lane])
+            known[var] = T.Bind(cells[var][lane])
+        else:
+            known[var] = T.Bind(value)
+    return known
+
+
+def allocate_cells(nest: Nest, lanes: int) -> dict[tirx.Var, tirx.Buffer]:
+    """Emit the memory that ``name_values`` needs for a nest's bindings."""
+    return {
+        var: T.alloc_buffer((lanes,), str(value.ty.dtype), scope="local")
+        for var, value in nest.bindings
+        if needs_cell(value)
+    }
 
 
 def index(value: int) -> tirx.IntImm:

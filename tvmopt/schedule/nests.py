@@ -18,6 +18,7 @@ from tvmopt.schedule.expressions import (
     loads,
     substitute,
     variables,
+    vectorizes,
 )
 from tvmopt.schedule.stages import Stage, shape
 
@@ -119,6 +120,16 @@ class Nest:
             named[var] = reads.union(*(named.get(read, frozenset()) for read in reads))
         offsets = [load.indices[0] for value in self.expressions() for load in loads(value)]
         return [linear(offset, named) for offset in (*offsets, *(at for _, at in self.targets))]
+
+    def vectorizes(self, axis: Axis) -> bool:
+        """Say whether the nest's values can be computed for several steps of ``axis`` at once."""
+        varying = frozenset({axis.var, *self.partials})
+        for var, value in self.bindings:
+            if not vectorizes(value, varying):
+                return False
+            if variables(value) & varying:
+                varying |= {var}
+        return all(vectorizes(value, varying) for value in (*self.values, *self.start))
 
     def values_use(self) -> frozenset[tirx.Var]:
         """Return the variables that are read elsewhere than in a load's offset."""

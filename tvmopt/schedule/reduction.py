@@ -25,7 +25,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule.expressions import Axis, substitute, variables
-from tvmopt.schedule.loops import Values, index
+from tvmopt.schedule.loops import Values, allocate_cells, index, name_values
 from tvmopt.schedule.nests import Nest
 from tvmopt.targets.description import CpuTarget
 
@@ -36,10 +36,19 @@ _COMBINERS = (tirx.Add, tirx.Mul, tirx.Max, tirx.Min)
 
 @dataclass(frozen=True, slots=True)
 class _Accumulators:
-    """Partial results of every component of a reduction, ``width`` of each."""
+    """Partial results of every component of a reduction.
+
+    Attributes:
+        buffers: One a component, of ``size`` partial results.
+        size: How many outputs, or independent parts of one output, are under way.
+        lanes: How many of them one vector holds.
+        cells: Memory for named values, of one vector each.
+    """
 
     buffers: tuple[tirx.Buffer, ...]
-    width: int
+    size: int
+    lanes: int
+    cells: dict[tirx.Var, tirx.Buffer]
 
 
 def emit(nest: Nest, values: Values, target: CpuTarget) -> None:
@@ -57,8 +66,10 @@ def emit(nest: Nest, values: Values, target: CpuTarget) -> None:
         _scalar(nest)
 
 
-def lanes(nest: Nest, target: CpuTarget) -> int:
-    """Return how many of the nest's partial results fill a SIMD register."""
+def lanes(nest: Nest, axis: Axis, target: CpuTarget) -> int:
+    """Return how many of the nest's partial results, along ``axis``, fill a SIMD register."""
+    if not nest.vectorizes(axis):
+        return 1
     bits = max(int(partial.ty.dtype.bits) for partial in nest.partials)
     return target.lanes(max(bits, 8))
 
@@ -66,17 +77,9 @@ def lanes(nest: Nest, target: CpuTarget) -> int:
 def _injective(nest: Nest) -> None:
     with ExitStack() as stack:
         steps = {a.var: stack.enter_context(T.serial(index(a.extent))) for a in nest.spatial}
-        known = _bind(nest, steps)
+        known = name_values(nest.bindings, steps, allocate_cells(nest, 1), index(0))
         for value, (buffer, offset) in zip(nest.values, nest.targets, strict=True):
             T.buffer_store(buffer, substitute(value, known), [substitute(offset, known)])
-
-
-def _bind(nest: Nest, values: Values) -> dict[tirx.Var, Expr]:
-    """Emit the nest's bindings; return them and ``values`` together."""
-    known = dict(values)
-    for var, value in nest.bindings:
-        known[var] = T.Bind(substitute(value, known))
-    return known
 
 
 def unit_stride(nest: Nest, axis: Axis) -> bool:
@@ -89,7 +92,7 @@ def _unit_stride(nest: Nest, axes: Sequence[Axis]) -> bool:
 
 
 def _wide(axis: Axis, nest: Nest, target: CpuTarget) -> bool:
-    return axis.extent >= lanes(nest, target)
+    return 1 < lanes(nest, axis, target) <= axis.extent
 
 
 def _separable(nest: Nest) -> bool:
@@ -115,7 +118,7 @@ def _term(value: Expr, partial: tirx.Var) -> Expr | None:
 
 def _across_outputs(nest: Nest, target: CpuTarget) -> None:
     *outer, inner = nest.spatial
-    width = lanes(nest, target)
+    width = lanes(nest, inner, target)
     with ExitStack() as stack:
         steps = {a.var: stack.enter_context(T.serial(index(a.extent))) for a in outer}
         nest = nest.substitute(steps)
@@ -134,55 +137,56 @@ def _tiles(nest: Nest, inner: Axis, begin: int, size: int, width: int) -> int:
 
 
 def _tile(nest: Nest, var: tirx.Var, first: Expr, size: int, width: int) -> None:
-    sums = _allocate(nest, size)
-    _each_lane(size, width, lambda lane: _start(nest, {var: first + lane}, sums, lane))
+    sums = _allocate(nest, size, width)
+    _each_lane(size, width, lambda at, _: _start(nest, {var: first + at}, sums, at))
     with ExitStack() as stack:
         steps = {a.var: stack.enter_context(T.serial(index(a.extent))) for a in nest.reduce}
         _each_lane(
-            size, width, lambda lane: _accumulate(nest, {**steps, var: first + lane}, sums, lane)
+            size,
+            width,
+            lambda at, lane: _accumulate(nest, {**steps, var: first + at}, sums, at, lane),
         )
 
-    def write(lane: Expr) -> None:
+    def write(at: Expr, _lane: Expr) -> None:
         for buffer, (target, offset) in zip(sums.buffers, nest.targets, strict=True):
-            T.buffer_store(target, buffer[lane], [substitute(offset, {var: first + lane})])
+            T.buffer_store(target, buffer[at], [substitute(offset, {var: first + at})])
 
     _each_lane(size, width, write)
 
 
-def _each_lane(size: int, width: int, body: Callable[[Expr], None]) -> None:
-    """Emit ``body`` for each of ``size`` lanes, ``width`` at a time."""
-    if width == 1:
-        with T.unroll(index(size)) as lane:
-            body(lane)
-        return
-    with T.unroll(index(size // width)) as vector, T.vectorized(index(width)) as lane:
-        body(vector * width + lane)
+def _each_lane(size: int, width: int, body: Callable[[Expr, Expr], None]) -> None:
+    """Emit ``body`` for each of ``size`` positions, ``width`` lanes at a time."""
+    # Unrolled here: TVM's own unrolling repeats the names that a body binds, and its elimination
+    # of common subexpressions then moves uses out of their reach.
+    for first in range(0, size, width):
+        if width == 1:
+            body(index(first), index(0))
+        else:
+            with T.vectorized(index(width)) as lane:
+                body(first + lane, lane)
 
 
-def _allocate(nest: Nest, size: int) -> _Accumulators:
-    return _Accumulators(
-        tuple(
-            T.alloc_buffer((size,), str(partial.ty.dtype), scope="local")
-            for partial in nest.partials
-        ),
-        size,
+def _allocate(nest: Nest, size: int, width: int) -> _Accumulators:
+    buffers = tuple(
+        T.alloc_buffer((size,), str(partial.ty.dtype), scope="local") for partial in nest.partials
     )
+    return _Accumulators(buffers, size, width, allocate_cells(nest, width))
 
 
-def _start(nest: Nest, values: Values, sums: _Accumulators, lane: Expr) -> None:
+def _start(nest: Nest, values: Values, sums: _Accumulators, at: Expr) -> None:
     for buffer, start in zip(sums.buffers, nest.start, strict=True):
-        T.buffer_store(buffer, substitute(start, values), [lane])
+        T.buffer_store(buffer, substitute(start, values), [at])
 
 
-def _accumulate(nest: Nest, values: Values, sums: _Accumulators, lane: Expr) -> None:
+def _accumulate(nest: Nest, values: Values, sums: _Accumulators, at: Expr, lane: Expr) -> None:
     partials = {
-        partial: T.Bind(buffer[lane])
+        partial: T.Bind(buffer[at])
         for partial, buffer in zip(nest.partials, sums.buffers, strict=True)
     }
-    known = _bind(nest, {**values, **partials})
+    known = name_values(nest.bindings, {**values, **partials}, sums.cells, lane)
     updated = [T.Bind(substitute(value, known)) for value in nest.values]
     for buffer, value in zip(sums.buffers, updated, strict=True):
-        T.buffer_store(buffer, value, [lane])
+        T.buffer_store(buffer, value, [at])
 
 
 # -- along the reduction ----------------------------------------------------------------------
@@ -190,46 +194,46 @@ def _accumulate(nest: Nest, values: Values, sums: _Accumulators, lane: Expr) -> 
 
 def _along_reduction(nest: Nest, target: CpuTarget) -> None:
     *outer, inner = nest.reduce
-    width = lanes(nest, target)
+    width = lanes(nest, inner, target)
     vectors = min(TILE_VECTORS, inner.extent // width)
-    if vectors == 0:
+    if vectors == 0 or width == 1:
         _scalar(nest)
         return
     with ExitStack() as stack:
         steps = {a.var: stack.enter_context(T.serial(index(a.extent))) for a in nest.spatial}
         row = nest.substitute(steps)
-        sums = _allocate(row, vectors * width)
-        _each_lane(sums.width, width, lambda lane: _identities(row, sums, lane))
-        rest = _allocate(row, 1)
+        sums = _allocate(row, vectors * width, width)
+        _each_lane(sums.size, width, lambda at, _: _identities(row, sums, at))
+        rest = _allocate(row, 1, 1)
         _start(row, {}, rest, index(0))
         with ExitStack() as around:
             loops = {a.var: around.enter_context(T.serial(index(a.extent))) for a in outer}
-            _row(row.substitute(loops), inner, sums, rest, width)
+            _row(row.substitute(loops), inner, sums, rest)
         totals = _combine(row, sums, rest)
         for total, (written, offset) in zip(totals, row.targets, strict=True):
             T.buffer_store(written, total, [offset])
 
 
-def _row(nest: Nest, inner: Axis, sums: _Accumulators, rest: _Accumulators, width: int) -> None:
+def _row(nest: Nest, inner: Axis, sums: _Accumulators, rest: _Accumulators) -> None:
     """Accumulate one run of the innermost axis: whole tiles, whole vectors, then single steps."""
-    count, left = divmod(inner.extent, sums.width)
+    count, left = divmod(inner.extent, sums.size)
 
-    def step(first: Expr) -> Callable[[Expr], None]:
-        return lambda lane: _accumulate(nest, {inner.var: first + lane}, sums, lane)
+    def step(first: Expr) -> Callable[[Expr, Expr], None]:
+        return lambda at, lane: _accumulate(nest, {inner.var: first + at}, sums, at, lane)
 
     with T.serial(index(count)) as tile:
-        _each_lane(sums.width, width, step(T.Bind(tile * sums.width)))
-    if left // width:
-        _each_lane(left // width * width, width, step(index(count * sums.width)))
-    if left % width:
-        begin = inner.extent - left % width
-        with T.serial(index(left % width)) as single:
-            _accumulate(nest, {inner.var: begin + single}, rest, index(0))
+        _each_lane(sums.size, sums.lanes, step(T.Bind(tile * sums.size)))
+    if left // sums.lanes:
+        _each_lane(left // sums.lanes * sums.lanes, sums.lanes, step(index(count * sums.size)))
+    if left % sums.lanes:
+        begin = inner.extent - left % sums.lanes
+        with T.serial(index(left % sums.lanes)) as single:
+            _accumulate(nest, {inner.var: begin + single}, rest, index(0), index(0))
 
 
-def _identities(nest: Nest, sums: _Accumulators, lane: Expr) -> None:
+def _identities(nest: Nest, sums: _Accumulators, at: Expr) -> None:
     for buffer, value, start in zip(sums.buffers, nest.values, nest.start, strict=True):
-        T.buffer_store(buffer, _identity(value, start), [lane])
+        T.buffer_store(buffer, _identity(value, start), [at])
 
 
 def _identity(value: Expr, start: Expr) -> Expr:
@@ -241,8 +245,8 @@ def _identity(value: Expr, start: Expr) -> Expr:
 
 def _combine(nest: Nest, sums: _Accumulators, rest: _Accumulators) -> list[Expr]:
     """Emit the tree that adds up the partial results; return the totals."""
-    half = sums.width
-    while half % 2 == 0:
+    half = sums.size
+    while half % 2 == 0 and half > 2:
         half //= 2
         with T.vectorized(index(half)) as lane:
             for buffer, value in zip(sums.buffers, nest.values, strict=True):
@@ -263,10 +267,10 @@ def _scalar(nest: Nest) -> None:
     with ExitStack() as stack:
         steps = {a.var: stack.enter_context(T.serial(index(a.extent))) for a in nest.spatial}
         row = replace(nest.substitute(steps), spatial=())
-        sums = _allocate(row, 1)
+        sums = _allocate(row, 1, 1)
         _start(row, {}, sums, index(0))
         with ExitStack() as inner:
             loops = {a.var: inner.enter_context(T.serial(index(a.extent))) for a in row.reduce}
-            _accumulate(row, loops, sums, index(0))
+            _accumulate(row, loops, sums, index(0), index(0))
         for buffer, (written, offset) in zip(sums.buffers, row.targets, strict=True):
             T.buffer_store(written, buffer[0], [offset])
