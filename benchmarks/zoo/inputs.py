@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
-CATALOGUE = Path(__file__).resolve().parent / "catalogue.toml"
+from benchmarks.zoo.catalogue import CATALOGUE
+
 SAMPLE_RATE_HZ = 16_000
 
 Kind = Literal["normal", "text", "audio", "integers", "tokens", "mask", "constant", "one_hot"]

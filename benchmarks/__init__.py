@@ -1,0 +1,1 @@
+"""Measurements on the public API: they print a table, write JSON, and assert nothing."""

@@ -1,0 +1,1 @@
+"""Trained models from package registries, and what they say about the compiler."""
