@@ -7,6 +7,9 @@
 tvmopt_weights:
     .incbin "weights.bin"
     .size tvmopt_weights, . - tvmopt_weights
+    .global tvmopt_weights_end
+    .hidden tvmopt_weights_end
+tvmopt_weights_end:
 
     /* A section of its own, so that the manifest can be read without loading any code. */
     .section .tvmopt.manifest, "a", %progbits

@@ -2,9 +2,13 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#define HUGE_PAGE_BYTES ((size_t)2 << 20) /* on x86-64 and, with 4 KiB pages, on Arm */
+
 extern const unsigned char tvmopt_weights[] __attribute__((visibility("hidden")));
+extern const unsigned char tvmopt_weights_end[] __attribute__((visibility("hidden")));
 extern const char tvmopt_manifest[] __attribute__((visibility("hidden")));
 
 static _Thread_local char create_error[ERROR_BYTES];
@@ -59,8 +63,29 @@ static void prepare_arguments(instance_t *instance) {
     }
 }
 
+/* Thousands of page faults would make the first run slow, so a large block asks for large pages. */
+static void *allocate_block(size_t bytes) {
+    bytes = align_up(bytes + 1);
+    if (bytes < 2 * HUGE_PAGE_BYTES) return aligned_alloc(ALIGNMENT, bytes);
+    void *block = NULL;
+    if (posix_memalign(&block, HUGE_PAGE_BYTES, bytes) != 0) return NULL;
+    (void)madvise(block, bytes, MADV_HUGEPAGE); /* a wish: 4 KiB pages do as well */
+    return block;
+}
+
+/* Map the weights that the system has in memory at one go, instead of a page fault for each page.
+ * They stay shared with other processes, and no copy is made. */
+static void map_weights(void) {
+#ifdef MADV_POPULATE_READ
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = (uintptr_t)tvmopt_weights / page * page;
+    const uintptr_t end = (uintptr_t)tvmopt_weights_end;
+    (void)madvise((void *)begin, end - begin, MADV_POPULATE_READ); /* before Linux 5.14: no effect */
+#endif
+}
+
 static bool allocate(instance_t *instance, int32_t threads) {
-    instance->arena = aligned_alloc(ALIGNMENT, align_up(PLAN_ARENA_BYTES + 1));
+    instance->arena = allocate_block(PLAN_ARENA_BYTES);
     instance->workers = calloc((size_t)threads, sizeof *instance->workers);
     if (!instance->arena || !instance->workers) return false;
     for (int32_t i = 0; i < threads; i++) {
@@ -100,6 +125,7 @@ instance_t *ABI(create)(int32_t threads) {
     atomic_flag_clear(&instance->kernel_failed);
     instance->owner = getpid();
     prepare_arguments(instance);
+    map_weights();
     if (!pool_start(&instance->pool, instance->workers, threads)) {
         pool_stop(&instance->pool);
         return refuse(instance, "%s", "the system would not start that many threads");
@@ -166,8 +192,7 @@ static int place_ports(instance_t *instance, const tvmopt_buffer *inputs,
         const tvmopt_buffer *buffer = i < PLAN_INPUTS ? &inputs[i] : &outputs[i - PLAN_INPUTS];
         places[i] = buffer->data;
         if (!is_aligned(buffer->data)) {
-            if (!instance->staging)
-                instance->staging = aligned_alloc(ALIGNMENT, align_up(PLAN_STAGING_BYTES + 1));
+            if (!instance->staging) instance->staging = allocate_block(PLAN_STAGING_BYTES);
             if (!instance->staging) return fail(instance, "out of memory for unaligned buffers");
             places[i] = instance->staging + offset;
             if (i < PLAN_INPUTS) memcpy(places[i], buffer->data, buffer->bytes);
