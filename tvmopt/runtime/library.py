@@ -82,7 +82,9 @@ class Library:
             inputs = self._function(f"{name}_input_count", integer)
             outputs = self._function(f"{name}_output_count", integer)
         except AttributeError as err:
-            raise ArtifactError(f"{path}: lacks a function of its interface: {err}") from err
+            raise ArtifactError(
+                f"{path}: lacks a function of its interface: {_after_path(str(err))}"
+            ) from err
         self._inputs, self._outputs = Buffers(inputs()), Buffers(outputs())
         self._instance = create(threads)
         if not self._instance:
