@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tvmopt.errors import OptionError
@@ -50,3 +52,18 @@ def shares(threads: int, streams: int = 1) -> list[list[int]]:
             f"got {threads} threads{times}"
         )
     return [cpus[i * threads : (i + 1) * threads] for i in range(streams)]
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keep this thread, and those it starts, on ``threads`` CPUs for a while.
+
+    Raises:
+        OptionError: As ``shares``.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, shares(threads)[0])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,100 @@
+"""``tvmopt compile``: an ONNX file to a stand-alone shared object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tvmopt.cli import flags
+
+
+def compile(  # noqa: A001  (the verb)
+    model: Annotated[
+        Path, typer.Argument(metavar="model.onnx", help="What to compile.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="model.so", help="Its header goes beside it."),
+    ] = Path("model.so"),
+    target: flags.Target = "native",
+    shape: flags.Shapes = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Prefix of the C functions, so that several models link into one program.",
+            show_default="the file's name",
+        ),
+    ] = None,
+    winograd: Annotated[
+        bool,
+        typer.Option(
+            "--winograd/--no-winograd", help="Whether 3x3 convolutions may use Winograd's form."
+        ),
+    ] = True,
+    json: flags.Json = False,
+    debug: flags.Debug = False,  # noqa: ARG001
+) -> None:
+    """Compile an ONNX model into model.so and model.h."""
+    import time
+
+    from tvmopt.cli import show
+    from tvmopt.cli.files import check_writable
+    from tvmopt.cli.shapes import parse_shapes
+
+    shapes = parse_shapes(shape)
+    check_writable(output)
+    start = time.perf_counter()
+    with show.spinner(f"compiling {model.name} for {target}", quiet=json):
+        import tvmopt
+
+        loaded = tvmopt.load(model, shapes)
+        artifact = tvmopt.compile(loaded, target, name=name, winograd=winograd)
+        path = artifact.save(output)
+    described = _describe(path, dict(artifact.manifest), time.perf_counter() - start)
+    show.document(described) if json else _print(described)
+
+
+def _describe(path: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+    layers = manifest["layers"]
+    return {
+        "output": str(path),
+        "header": str(path.with_suffix(".h")),
+        "name": manifest["name"],
+        "target": manifest["target"]["name"],
+        "seconds": seconds,
+        "bytes": path.stat().st_size,
+        "weights_bytes": manifest["weights_bytes"],
+        "arena_bytes": manifest["arena_bytes"],
+        "scratch_bytes": manifest["scratch_bytes"],
+        "macs": sum(layer["macs"] or 0 for layer in layers),
+        "kernels": len({layer["kernel"] for layer in layers}),
+        "inputs": manifest["inputs"],
+        "outputs": manifest["outputs"],
+        "layers": layers,
+        # Generators count the work of what they claim; the generic schedule counts nothing.
+        "without_generated_kernel": [la["layer"] for la in layers if la["macs"] is None],
+    }
+
+
+def _print(described: dict[str, Any]) -> None:
+    from tvmopt.cli import show, units
+    from tvmopt.cli.describe_artefact import print_ports
+
+    show.heading(f"{described['output']} and {Path(described['header']).name}")
+    rest = described["without_generated_kernel"]
+    layers = f"{len(described['layers'])} by {described['kernels']} kernels"
+    show.facts((
+        ("target", described["target"]),
+        ("C functions", f"{described['name']}_create, {described['name']}_run, ..."),
+        ("compiled in", f"{units.digits(described['seconds'])} s"),
+        ("size", f"{units.bytes_(described['bytes'])}, "
+                 f"of it {units.bytes_(described['weights_bytes'])} weights"),
+        ("arena", f"{units.bytes_(described['arena_bytes'])} an instance"),
+        ("MACs", units.scaled(described["macs"])),
+        ("layers", layers),
+        ("generic schedule", f"{len(rest)}: {', '.join(rest)}" if rest else "none"),
+    ))  # fmt: skip
+    print_ports(described)

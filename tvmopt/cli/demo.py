@@ -1,0 +1,33 @@
+"""``tvmopt demo``: compile the model that comes with the package, measure it, write a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmopt.cli import flags
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Gets model.so, model.h, report.html."),
+    ] = Path("tvmopt-demo"),
+    threads: flags.Threads = 1,
+    target: flags.Target = "native",
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", help="Time each engine so long.")
+    ] = 3.0,
+    json: flags.Json = False,
+    debug: flags.Debug = False,  # noqa: ARG001
+) -> None:
+    """Compile a small image classifier, test it on 10,000 images, and race it against rivals."""
+    from tvmopt.cli import show
+    from tvmopt.cli.demo_report import print_demo, write_report
+    from tvmopt.cli.demo_steps import run_demo
+
+    described = run_demo(output, threads=threads, target=target, seconds=seconds, quiet=json)
+    write_report(output / "report.html", described)
+    show.document(described) if json else print_demo(described)

@@ -1,0 +1,111 @@
+"""Print results: tables for people, one JSON document for machines, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+Step = Callable[[int, int], None]
+
+WIDE = 200  # columns where there is no terminal: a pipe must not get broken lines
+
+
+def console() -> Console:
+    """Return a console for stdout, as wide as the terminal."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(width=wide, highlight=False)
+
+
+def heading(text: str) -> None:
+    """Print a line that introduces what follows."""
+    console().print(f"[bold]{escape(text)}[/bold]")
+
+
+def line(text: str) -> None:
+    """Print one line as it is."""
+    console().print(escape(text), soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table; a column whose head starts with ``>`` holds numbers, ``+`` folds long text."""
+    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for head in columns:
+        number = head.startswith(">")
+        fold = head.startswith("+")
+        grid.add_column(
+            head.lstrip(">+"),
+            justify="right" if number else "left",
+            no_wrap=not fold,
+            overflow="fold",
+        )
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    console().print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    rows = list(pairs)
+    width = max(len(name) for name, _ in rows)
+    out = console()
+    for name, value in rows:
+        out.print(f"[dim]{escape(name):{width}}[/dim]  {escape(value)}", soft_wrap=True)
+
+
+def document(value: Mapping[str, Any]) -> None:
+    """Print a JSON document; what is not finite becomes null, which JSON can hold."""
+    sys.stdout.write(json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextmanager
+def progress(text: str, *, quiet: bool) -> Iterator[Step]:
+    """Show a bar on stderr if that is a terminal; call the result with (done, in all).
+
+    The bar is drawn only by these calls, by no thread: it must not disturb what is measured.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+    with bar:
+        task = bar.add_task(text, total=None)
+
+        def step(done: int, total: int) -> None:
+            if total < 200 or done % (total // 100) == 0 or done == total:
+                bar.update(task, completed=done, total=total)
+                bar.refresh()
+
+        yield step
+
+
+@contextmanager
+def spinner(text: str, *, quiet: bool) -> Iterator[None]:
+    """Show on stderr that something goes on, if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(text):
+        yield

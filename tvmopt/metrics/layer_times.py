@@ -1,0 +1,108 @@
+"""Where the time of one inference goes, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tvmopt import runtime
+from tvmopt.errors import OptionError
+from tvmopt.runtime import StepInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerTime:
+    """One step of the artefact.
+
+    Attributes:
+        step: Its layer and its kernel.
+        median_ms: The median run's.
+        share: Of the sum of all medians, in [0, 1].
+        gflops: 2 MACs / time, or None where MACs are not counted.
+        peak_share: ``gflops`` over what all threads' cores do at most, or None.
+    """
+
+    step: StepInfo
+    median_ms: float
+    share: float
+    gflops: float | None
+    peak_share: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """A profiled artefact.
+
+    Attributes:
+        layers: In the order they run.
+        total_ms: The sum of the medians.
+        peak_gflops: Of one core, measured just before.
+        threads: Of the instance.
+        runs: How many were timed.
+    """
+
+    layers: tuple[LayerTime, ...]
+    total_ms: float
+    peak_gflops: float
+    threads: int
+    runs: int
+
+    @property
+    def macs(self) -> int:
+        """Of one run, as far as they are counted."""
+        return sum(layer.step.macs or 0 for layer in self.layers)
+
+    @property
+    def peak_share(self) -> float:
+        """All work over all time, as a share of the threads' peak."""
+        return 2e-6 * self.macs / self.total_ms / (self.peak_gflops * self.threads)
+
+
+WARM_RUNS = 3
+
+
+def layer_times(
+    model: Path, inputs: Mapping[str, np.ndarray], *, threads: int = 1, runs: int = 50
+) -> Profile:
+    """Time every step of an artefact, in this process.
+
+    Args:
+        model: The artefact.
+        inputs: One batch, by name.
+        threads: Of the instance.
+        runs: How many are timed, after a few that are not.
+
+    Raises:
+        OptionError: ``runs`` is below 1.
+        TvmoptError: The artefact cannot be opened, or the inputs do not fit.
+    """
+    if runs < 1:
+        raise OptionError(f"runs must be at least 1, got {runs!r}")
+    with runtime.open(model, threads) as net:
+        peak = net.peak_gflops()
+        net.profile(inputs, runs=WARM_RUNS)
+        times = net.profile(inputs, runs=runs)
+    medians = [float(np.median(time.seconds)) for time in times]
+    total = sum(medians) or float("nan")
+    layers = tuple(
+        _layer(time.step, median, total, peak * threads)
+        for time, median in zip(times, medians, strict=True)
+    )
+    return Profile(
+        layers=layers, total_ms=total * 1e3, peak_gflops=peak, threads=threads, runs=runs
+    )
+
+
+def _layer(step: StepInfo, seconds: float, total: float, peak: float) -> LayerTime:
+    # A clock reading too coarse for the step is no rate.
+    gflops = 2e-9 * step.macs / seconds if step.macs and seconds > 0 else None
+    return LayerTime(
+        step=step,
+        median_ms=seconds * 1e3,
+        share=seconds / total,
+        gflops=gflops,
+        peak_share=gflops / peak if gflops is not None and peak > 0 else None,
+    )

@@ -1,0 +1,145 @@
+"""What compiling an ONNX file would be about: operators, sizes, work, and what is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+from tvmopt.errors import ModelError, ShapeError
+from tvmopt.frontend.converters import converter_table
+from tvmopt.frontend.fold import fold, inline
+from tvmopt.frontend.importer import layer_name
+from tvmopt.frontend.read import ModelFile, read, tensors
+from tvmopt.frontend.shapes import fix_shapes
+from tvmopt.frontend.summary import Summary, summarize_file
+from tvmopt.frontend.support import unsupported
+from tvmopt.metrics.node_macs import node_macs
+from tvmopt.metrics.sparsity import sparsity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One node of the folded graph.
+
+    Attributes:
+        name: The node's.
+        operator: Its type.
+        shape: Of its first output, or None where that stays open.
+        macs: Multiply-accumulates, or None where a shape stays open.
+        parameters: Elements of its constant inputs.
+        sparsity: Share of zeros in its weights (constants of two or more dimensions), or None.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...] | None
+    macs: int | None
+    parameters: int
+    sparsity: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxModel:
+    """An ONNX file, looked at.
+
+    Attributes:
+        summary: As the file is, before anything is folded.
+        open_shapes: What to do about dimensions that are left open, or None if there are none.
+        problem: Why the graph cannot be folded, or None.
+        layers: Of the folded graph with its shapes fixed; empty where that cannot be.
+        unsupported: Operators that are not compiled, to the names of their nodes.
+        sparsity: Share of zeros among the weights, constants of two or more dimensions.
+    """
+
+    summary: Summary
+    open_shapes: str | None
+    problem: str | None
+    layers: tuple[Layer, ...]
+    unsupported: Mapping[str, Sequence[str]]
+    sparsity: float
+
+    @property
+    def macs(self) -> int | None:
+        """Of one run, or None where a layer's are not known."""
+        counts = [layer.macs for layer in self.layers]
+        if not counts or None in counts:
+            return None
+        return sum(count for count in counts if count is not None)
+
+
+def look(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> OnnxModel:
+    """Look at an ONNX file; what keeps it from being compiled is part of the answer.
+
+    Args:
+        path: The ``.onnx`` file.
+        shapes: Input name to shape, as for ``tvmopt.load``.
+
+    Raises:
+        ModelError: The file is missing, no ONNX model, or not a valid one.
+        ShapeError: ``shapes`` does not fit the model.
+    """
+    file = read(path)
+    known = converter_table().keys()
+    summary = summarize_file(file, known)
+    zeros = sparsity(_weights(file))
+    open_shapes, problem = _fold(file, shapes)
+    graph = file.model.graph
+    folded = open_shapes is None and problem is None
+    missing = unsupported(graph, known)
+    return OnnxModel(
+        summary=summary,
+        open_shapes=open_shapes,
+        problem=problem,
+        layers=tuple(_layer(node) for node in graph) if folded else (),
+        unsupported={f"{d}.{op}" if d else op: names for (d, op), names in missing.items()},
+        sparsity=zeros,
+    )
+
+
+def _fold(
+    file: ModelFile, shapes: Mapping[str, Sequence[int]] | None
+) -> tuple[str | None, str | None]:
+    """Fix shapes and fold, in place; return what keeps us from either."""
+    try:
+        inline(file.model, file.label)
+        fix_shapes(file.model, shapes, file.label)
+    except ShapeError as err:
+        if shapes:
+            raise
+        return str(err), None
+    except ModelError as err:
+        return None, str(err)
+    try:
+        fold(file.model, file.label)
+    except ModelError as err:
+        return None, str(err)
+    return None, None
+
+
+def _weights(file: ModelFile) -> Iterator[np.ndarray]:
+    for tensor, _ in tensors(file.model):
+        if len(tensor.shape) > 1:
+            yield tensor.numpy()
+
+
+def _layer(node: onnx_ir.Node) -> Layer:
+    constants = [
+        value.const_value.numpy()
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    ]
+    weights = [array for array in constants if array.ndim > 1]
+    shape = node.outputs[0].shape
+    static = shape is not None and shape.is_static()
+    return Layer(
+        name=layer_name(node),
+        operator=node.op_type,
+        shape=tuple(int(d) for d in shape) if static and shape is not None else None,
+        macs=node_macs(node),
+        parameters=sum(array.size for array in constants),
+        sparsity=sparsity(weights) if weights else None,
+    )
