@@ -33,6 +33,9 @@ class RowBlocks:
     rows: int
     per_block: int
 
+    def __post_init__(self) -> None:
+        assert self.rows <= self.m, f"a tile of {self.rows} rows cannot cover {self.m} rows"
+
     @classmethod
     def choose(
         cls, m: int, rows: int, row_bytes: int, weight_bytes: int, target: CpuTarget

@@ -69,6 +69,7 @@ def pack(weight: np.ndarray) -> np.ndarray:
 
 def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x, w: (kh, kw, c), *operands, y)``; shapes as the site says."""
+    assert applies(site), f"{site} is not depthwise with one output for each input channel"
     (out_h, out_w), c = site.out_size, site.channels
     width = how.lanes * how.vectors
     tiles, blocks = -(-out_w // how.pixels), -(-c // width)

@@ -77,6 +77,7 @@ def choose_tile(rows: int, columns: int, target: CpuTarget) -> Tile:
 
 def panels(n: int, tile: Tile) -> list[int]:
     """Return the first column of each panel of an n-column matrix; the last ends with it."""
+    assert tile.columns <= n, f"a tile of {tile.columns} columns cannot cover {n} columns"
     return [min(start, n - tile.columns) for start in range(0, n, tile.columns)]
 
 

@@ -115,6 +115,7 @@ def pack(weight: np.ndarray, how: WinogradConfig) -> np.ndarray:
 
 def winograd(site: ConvSite, how: WinogradConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x, w: panels of pack(), *operands, y)``; shapes as the site says."""
+    assert applies(site), f"{site} is no dense 3x3 convolution of stride 1"
     stages = _Stages(site, how)
     blocks = -(-stages.count // how.block)
 

@@ -1,0 +1,269 @@
+"""Kernels compiled and run on guarded arrays, float64 references that carry their error, assembly.
+
+The bounds are running error analysis: every value of a reference is its exact float64 result beside
+the most that any float32 evaluation of it may be off. u = 2**-24 is the unit roundoff.
+Source: N. J. Higham, "Accuracy and stability of numerical algorithms", 2nd ed. (2002), section 3.3;
+for sums and products of any order section 3.1: |error| <= gamma_k * sum |x| |w|, gamma_k =
+k * u / (1 - k * u). A fused multiply-add rounds once where the bound allows twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.special
+import tvm
+from tvm import tirx
+
+from tvmopt.kernels.epilogue import Epilogue, Operand
+from tvmopt.kernels.vector import Vector, parameters, prim_func
+from tvmopt.targets import get
+from tvmopt.targets.description import CpuTarget
+
+U = 2.0**-24
+GUARD = 64  # floats of NaN before and after every array
+
+AVX2 = get("x86-64-v3")
+AVX512 = dataclasses.replace(
+    AVX2, cpu="x86-64-v4", vector_bits=512, vector_registers=32, required=("avx512f",)
+)
+NEON = dataclasses.replace(
+    AVX2, triple="aarch64-linux-gnu", cpu="cortex-a76", vector_bits=128, vector_registers=32
+)
+
+
+def gamma(k: int) -> float:
+    """Return the relative bound of k roundings."""
+    return k * U / (1 - k * U)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Exact values and the largest error that float32 may make of each, both float64."""
+
+    value: np.ndarray
+    error: np.ndarray | float = 0.0
+
+    @classmethod
+    def dot(
+        cls, product: Callable[..., np.ndarray], x: np.ndarray, w: np.ndarray, k: int
+    ) -> Bounded:
+        """Return ``product(x, w)``, each element a sum of at most k products."""
+        x, w = x.astype(np.float64), w.astype(np.float64)
+        return cls(product(x, w), gamma(k) * product(np.abs(x), np.abs(w)))
+
+    def rounded(self, ulps: float = 0.5, absolute: float = 0.0) -> Bounded:
+        """Return the same after one more operation that is off by so many units of the last place.
+
+        A unit of the last place is at most 2u of the value.
+        """
+        largest = np.abs(self.value) + self.error
+        return Bounded(self.value, self.error + 2 * ulps * U * largest + absolute + 1e-45)
+
+    def check(self, got: np.ndarray) -> None:
+        """Fail where ``got`` is off by more than the bound."""
+        excess = np.abs(got - self.value) - self.error
+        assert not np.isnan(got).any(), f"{np.isnan(got).sum()} of {got.size} are NaN"
+        assert excess.max() <= 0, f"off by {excess.max():.1e} more than the bound"
+
+
+def _linear(
+    function: Callable[[np.ndarray], np.ndarray], slope: float, **off: float
+) -> Callable[[Bounded], Bounded]:
+    """Return a function of one value whose derivative is at most ``slope``."""
+    return lambda a: Bounded(function(a.value), slope * a.error).rounded(**off)
+
+
+def _monotone(
+    function: Callable[[np.ndarray], np.ndarray], ulps: float
+) -> Callable[[Bounded], Bounded]:
+    """Return an increasing function of one value; its error is that at the interval's ends."""
+
+    def apply(a: Bounded) -> Bounded:
+        exact = function(a.value)
+        ends = function(a.value - a.error), function(a.value + a.error)
+        return Bounded(exact, np.maximum(exact - ends[0], ends[1] - exact)).rounded(ulps)
+
+    return apply
+
+
+def _times(a: Bounded, b: Bounded) -> Bounded:
+    spread = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+    return Bounded(a.value * b.value, spread).rounded()
+
+
+def _over(a: Bounded, b: Bounded) -> Bounded:
+    least = np.abs(b.value) - b.error
+    assert np.all(least > 0), "a test must not divide by what may be zero"
+    exact = a.value / b.value
+    return Bounded(exact, (a.error + np.abs(exact) * b.error) / least).rounded()
+
+
+# How far each operation is off: the arithmetic ones by half a unit in the last place, the others
+# by what tvmopt/kernels/math.py promises (and its own tests check over all of float32).
+EXACT: dict[str, Callable[..., Bounded]] = {
+    "add": lambda a, b: Bounded(a.value + b.value, a.error + b.error).rounded(),
+    "sub": lambda a, b: Bounded(a.value - b.value, a.error + b.error).rounded(),
+    "mul": _times,
+    "div": _over,
+    "max": lambda a, b: Bounded(np.maximum(a.value, b.value), np.maximum(a.error, b.error)),
+    "min": lambda a, b: Bounded(np.minimum(a.value, b.value), np.maximum(a.error, b.error)),
+    "exp": _monotone(np.exp, 2),
+    "log": _monotone(np.log, 2),
+    "sqrt": _monotone(np.sqrt, 0.5),
+    "sigmoid": _monotone(scipy.special.expit, 3),
+    "tanh": _linear(np.tanh, 1, ulps=5e-7 / (2 * U)),
+    "erf": _linear(scipy.special.erf, 2 / np.sqrt(np.pi), ulps=5e-7 / (2 * U)),
+}
+
+
+def _gelu(a: Bounded) -> Bounded:
+    exact = a.value / 2 * (1 + scipy.special.erf(a.value / np.sqrt(2)))
+    # Its slope is at most 1.13; 4e-7 * max(|x|, 1) is what math.gelu promises.
+    off = 4e-7 * np.maximum(np.abs(a.value) + a.error, 1)
+    return Bounded(exact, 1.13 * a.error + off)
+
+
+EXACT["gelu"] = _gelu
+
+
+def after(epilogue: Epilogue, accumulator: Bounded, operands: list[np.ndarray]) -> Bounded:
+    """Return what ``epilogue`` makes of an accumulator of shape (..., channels)."""
+    values = [accumulator, *(Bounded(array.astype(np.float64)) for array in operands)]
+    for step in epilogue.steps:
+        args = [
+            Bounded(np.float64(np.float32(arg))) if isinstance(arg, float) else values[arg]
+            for arg in step.args
+        ]
+        values.append(EXACT[step.op](*args))
+    return values[-1]
+
+
+def operands(
+    epilogue: Epilogue, shape: tuple[int, ...], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Return random operands for an output of that shape."""
+    shapes = [shape[-1:] if kind is Operand.CHANNEL else shape for kind in epilogue.operands]
+    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+
+def build(func: tirx.PrimFunc, target: CpuTarget = AVX2) -> tvm.runtime.Module:
+    """Compile one PrimFunc as codegen does."""
+    mod = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+        return tirx.build(mod, target=target.to_tvm())
+
+
+class _Guarded:
+    """A float32 array with NaN before and behind it, 64-byte aligned."""
+
+    def __init__(self, shape: tuple[int, ...], data: np.ndarray | None = None) -> None:
+        size = int(np.prod(shape))
+        self.whole = np.full(size + 2 * GUARD + 16, np.nan, np.float32)
+        start = GUARD + -(self.whole.ctypes.data // 4) % 16
+        self.inner = self.whole[start : start + size].reshape(shape)
+        self.before, self.behind = self.whole[:start], self.whole[start + size :]
+        if data is not None:
+            self.inner[...] = data
+        self.tensor = tvm.runtime.from_dlpack(self.inner)
+
+    def untouched(self) -> bool:
+        return bool(np.isnan(self.before).all() and np.isnan(self.behind).all())
+
+
+def run(func: tirx.PrimFunc, *inputs: np.ndarray) -> np.ndarray:
+    """Return the last tensor of a kernel that is given the others.
+
+    What it never wrote is NaN in the result, and so is what depends on a read out of bounds.
+    """
+    shapes = [tuple(int(extent) for extent in param.shape) for param in func.params]
+    given = [_Guarded(s, x.reshape(s)) for s, x in zip(shapes[:-1], inputs, strict=True)]
+    out = _Guarded(shapes[-1])
+    build(func)["kernel"](*(x.tensor for x in given), out.tensor)
+    assert out.untouched(), "the kernel wrote outside its output"
+    for x, before in zip(given, inputs, strict=True):
+        assert np.array_equal(x.inner.ravel(), before.ravel()), "the kernel wrote to an input"
+    return out.inner.copy()
+
+
+def apply(epilogue: Epilogue, x: np.ndarray, extra: list[np.ndarray], lanes: int) -> np.ndarray:
+    """Run an epilogue alone on accumulators ``x``, (rows, channels), channels = lanes."""
+    rows, channels = x.shape
+    vector = Vector(lanes)
+
+    def body() -> None:
+        source, *others, y = parameters(
+            ("x", x.shape), *epilogue.parameters(x.shape), ("y", x.shape)
+        )
+        for row in range(rows):
+            at = row * channels
+
+            def load(number: int, kind: Operand, at: int = at) -> tirx.Expr:
+                return vector.load(others[number], 0 if kind is Operand.CHANNEL else at)
+
+            vector.store(y, epilogue.apply(vector, vector.load(source, at), load), at)
+
+    return run(prim_func("epilogue", body, {}), x, *extra)
+
+
+def inner_loops(assembly: str) -> list[list[str]]:
+    """Return the instructions of each loop that holds no other, from a jump back to its label."""
+    lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"\.LBB\w+:$", line)}
+    jumps = [(i, re.search(r"\.LBB\w+$", line)) for i, line in enumerate(lines)]
+    ranges = {
+        (labels[m[0]], i) for i, m in jumps if m and not lines[i].startswith(".") and m[0] in labels
+    }
+    back = sorted((start, end) for start, end in ranges if start <= end)
+    innermost = [
+        (start, end)
+        for start, end in back
+        if not any((start, end) != (s, e) and start <= s and e <= end for s, e in back)
+    ]
+    code = [[line for line in lines[s : e + 1] if line] for s, e in innermost]
+    return [[line for line in body if not re.match(r"\.|\w+:", line)] for body in code]
+
+
+def hot_loops(func: tirx.PrimFunc, target: CpuTarget) -> list[list[str]]:
+    """Return the innermost loops of a kernel's code that multiply and add vectors."""
+    loops = inner_loops(build(func, target).inspect_source("asm"))
+    return [body for body in loops if any(is_multiply_add(line, target) for line in body)]
+
+
+def is_multiply_add(line: str, target: CpuTarget) -> bool:
+    """Say whether an instruction is a multiply-add of whole registers of the target."""
+    if target.triple.startswith("aarch64"):
+        return bool(re.match(r"fmla\s+v\d+\.4s", line))
+    return bool(re.match(r"vfn?madd\w+ps\s", line)) and register(target) in line
+
+
+def register(target: CpuTarget) -> str:
+    """Return how the target's widest registers are spelled."""
+    return {512: "%zmm", 256: "%ymm"}[target.vector_bits]
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The helpers above, for test files cannot import a conftest."""
+    return SimpleNamespace(
+        AVX2=AVX2,
+        AVX512=AVX512,
+        Bounded=Bounded,
+        EXACT=EXACT,
+        NEON=NEON,
+        U=U,
+        after=after,
+        apply=apply,
+        build=build,
+        gamma=gamma,
+        hot_loops=hot_loops,
+        is_multiply_add=is_multiply_add,
+        operands=operands,
+        run=run,
+    )

@@ -1,0 +1,60 @@
+"""Mirror of tvmopt/kernels/blocks.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import tirx
+from tvm.sym import Analyzer
+
+from tvmopt.kernels.blocks import THREAD_MACS, RowBlocks, worth_threads
+
+
+def number(expr: object) -> int:
+    return expr if isinstance(expr, int) else int(Analyzer().simplify(expr))
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(data=st.data(), m=st.integers(1, 60))
+def test_tiles_cover_every_row_and_stay_inside(data: st.DataObject, m: int) -> None:
+    rows = data.draw(st.integers(1, m))
+    blocks = RowBlocks(m, rows, data.draw(st.integers(1, -(-m // rows))))
+    covered, tiles = set[int](), 0
+    for block in range(blocks.count):
+        for tile in range(number(blocks.tiles(tirx.const(block, "int32")))):
+            first = number(blocks.first_row(tirx.const(block, "int32"), tirx.const(tile, "int32")))
+            assert 0 <= first <= m - rows
+            covered |= set(range(first, first + rows))
+            tiles += 1
+    assert covered == set(range(m))
+    assert tiles == blocks.total  # no tile is computed twice
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    m=st.integers(8, 100_000),
+    rows=st.integers(1, 8),
+    row_bytes=st.integers(4, 1 << 18),
+    weight_bytes=st.integers(4, 1 << 24),
+)
+def test_a_block_stays_in_level_2_or_the_weights_pass_once(
+    kit: SimpleNamespace, m: int, rows: int, row_bytes: int, weight_bytes: int
+) -> None:
+    blocks = RowBlocks.choose(m, rows, row_bytes, weight_bytes, kit.AVX2)
+    assert 1 <= blocks.per_block <= blocks.total
+    held = blocks.per_block * rows * row_bytes
+    small = held <= kit.AVX2.l2_bytes // 2 or blocks.per_block == 1
+    assert small or (blocks.count == 1 and weight_bytes > kit.AVX2.l2_bytes // 2)
+
+
+def test_small_kernels_stay_on_one_thread() -> None:
+    assert not worth_threads(THREAD_MACS - 1)
+    assert worth_threads(THREAD_MACS)
+
+
+def test_a_tile_taller_than_the_product_is_refused() -> None:
+    with pytest.raises(AssertionError, match="a tile of 6 rows cannot cover 5 rows"):
+        RowBlocks(5, 6, 1)

@@ -1,0 +1,89 @@
+"""Mirror of tvmopt/kernels/gemm.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tvmopt.kernels import gemm
+from tvmopt.kernels.blocks import RowBlocks
+from tvmopt.kernels.epilogue import STORE, Epilogue, Operand, Step
+from tvmopt.kernels.gemm import GemmConfig, GemmSite
+
+BIAS_RESIDUAL_RELU = Epilogue(
+    (Operand.CHANNEL, Operand.TENSOR),
+    (Step("add", (0, 1)), Step("add", (3, 2)), Step("max", (4, 0.0))),
+)
+
+
+def check(kit: SimpleNamespace, site: GemmSite, how: GemmConfig) -> None:
+    rng = np.random.default_rng(site.m + 7 * site.k + 31 * site.n)
+    x = rng.standard_normal((site.m, site.k)).astype(np.float32)
+    w = rng.standard_normal((site.k, site.n)).astype(np.float32)
+    extra = kit.operands(site.epilogue, (site.m, site.n), rng)
+    exact = kit.after(site.epilogue, kit.Bounded.dot(np.matmul, x, w, site.k), extra)
+    func = gemm.gemm(site, how, "f32_gemm")
+    exact.check(kit.run(func, x, gemm.pack(w, how.tile), *extra))
+
+
+@settings(derandomize=True, max_examples=12, deadline=None)
+@given(
+    m=st.integers(1, 40),
+    k=st.integers(1, 40),
+    n=st.integers(1, 70),
+    epilogue=st.sampled_from([STORE, BIAS_RESIDUAL_RELU]),
+    parallel=st.booleans(),
+)
+@example(m=1, k=1, n=1, epilogue=STORE, parallel=False)
+@example(m=1, k=300, n=1000, epilogue=BIAS_RESIDUAL_RELU, parallel=True)  # a vector by a matrix
+@example(m=49, k=33, n=24, epilogue=STORE, parallel=True)  # one and a half registers a row
+@example(m=7, k=5, n=9, epilogue=BIAS_RESIDUAL_RELU, parallel=False)  # registers that overlap
+def test_any_product_is_within_its_rounding(
+    kit: SimpleNamespace, m: int, k: int, n: int, epilogue: Epilogue, parallel: bool
+) -> None:
+    site = GemmSite(m=m, k=k, n=n, epilogue=epilogue)
+    check(kit, site, replace(gemm.config(site, kit.AVX2), parallel=parallel))
+
+
+@pytest.mark.parametrize("per_block", [1, 2, 5])
+def test_blocks_and_prefetch_do_not_change_the_product(
+    kit: SimpleNamespace, per_block: int
+) -> None:
+    site = GemmSite(m=33, k=20, n=40)
+    how = gemm.config(site, kit.AVX2)
+    rows = RowBlocks(site.m, how.tile.rows, per_block)
+    check(kit, site, replace(how, rows=rows, prefetch=True, parallel=True))
+
+
+def test_weights_that_outrun_level_2_are_prefetched(kit: SimpleNamespace) -> None:
+    small, large = (gemm.config(GemmSite(m=1, k=512, n=n), kit.AVX2) for n in (128, 1024))
+    assert (small.prefetch, large.prefetch) == (False, True)
+    func = gemm.gemm(GemmSite(m=1, k=512, n=1024), large, "f32_gemm")
+    assert "prefetcht" in kit.build(func).inspect_source("asm")
+
+
+def test_panels_hold_every_column_of_the_weight(kit: SimpleNamespace) -> None:
+    weight = np.arange(3 * 21, dtype=np.float32).reshape(3, 21)
+    tile = gemm.config(GemmSite(m=5, k=3, n=21), kit.AVX2).tile
+    packed = gemm.pack(weight, tile)
+    assert packed.shape[1:] == (3, tile.width)
+    for row in range(3):
+        assert set(packed[:, row].ravel()) == set(weight[row])
+
+
+def test_a_kernel_says_how_much_it_computes(kit: SimpleNamespace) -> None:
+    site = GemmSite(m=4, k=5, n=6)
+    func = gemm.gemm(site, gemm.config(site, kit.AVX2), "f32_gemm_4x6__avx2")
+    assert func.attrs["tvmopt.macs"] == 4 * 5 * 6
+    assert func.attrs["tvmopt.kernel"] == "f32_gemm_4x6__avx2"
+
+
+def test_a_tile_larger_than_the_product_is_refused(kit: SimpleNamespace) -> None:
+    large, small = GemmSite(m=64, k=8, n=64), GemmSite(m=64, k=8, n=8)
+    with pytest.raises(AssertionError, match="columns"):
+        gemm.gemm(small, gemm.config(large, kit.AVX2), "f32_gemm")
