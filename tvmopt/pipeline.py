@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import tvm
+from threadpoolctl import threadpool_limits
 
 from tvmopt.codegen import Artifact, BuildMeta, build
 from tvmopt.lowering import LowerOptions, lower
@@ -48,7 +49,10 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
     resolved = resolve(target) if isinstance(target, str) else target
     report = Report(list(model.report.decisions))
     options = LowerOptions(winograd=winograd)
-    lowered = lower(canonicalize(model.mod, report), resolved, report, options)
+    # One thread: what numpy computes then depends on no machine's count of cores, and its pool does
+    # not spin while others work.
+    with threadpool_limits(limits=1):
+        lowered = lower(canonicalize(model.mod, report), resolved, report, options)
     logger.info("%s: %d kernels for %s", model.name, len(report.decisions), resolved.name)
     meta = BuildMeta(
         name=name or model.name,
