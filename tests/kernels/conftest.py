@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ import scipy.special
 import tvm
 from tvm import tirx
 
+from tvmopt.kernels.conv import ConvSite
 from tvmopt.kernels.epilogue import Epilogue, Operand
 from tvmopt.kernels.vector import Vector, parameters, prim_func
 from tvmopt.targets import get
@@ -145,6 +147,31 @@ def after(epilogue: Epilogue, accumulator: Bounded, operands: list[np.ndarray]) 
     return values[-1]
 
 
+def windows(x: np.ndarray, site: Any, fill: float = 0.0) -> np.ndarray:
+    """Return what each tap of each output pixel reads: (n, out_h, out_w, c, kh, kw).
+
+    Args:
+        x: (n, h, w, c).
+        site: Has kernel, strides, pads, dilation and out_size.
+        fill: The value of the padding.
+    """
+    top, left, bottom, right = site.pads
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    (kh, kw), (dh, dw), (sh, sw) = site.kernel, site.dilation, site.strides
+    span = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+    seen = np.lib.stride_tricks.sliding_window_view(x, span, (1, 2))
+    return seen[:, ::sh, ::sw, :, ::dh, ::dw]
+
+
+def convolution(x: np.ndarray, weight: np.ndarray, site: ConvSite) -> np.ndarray:
+    """Return the NHWC convolution by (o, kh, kw, c / groups), in the arrays' own precision."""
+    seen = windows(x, site)
+    grouped = seen.reshape(*seen.shape[:3], site.groups, site.group_channels, *site.kernel)
+    cut = weight.reshape(site.groups, -1, *weight.shape[1:])
+    out = np.einsum("nhwgcij,goijc->nhwgo", grouped, cut, optimize=True)
+    return out.reshape(site.output_shape)
+
+
 def operands(
     epilogue: Epilogue, shape: tuple[int, ...], rng: np.random.Generator
 ) -> list[np.ndarray]:
@@ -261,9 +288,11 @@ def kit() -> SimpleNamespace:
         after=after,
         apply=apply,
         build=build,
+        convolution=convolution,
         gamma=gamma,
         hot_loops=hot_loops,
         is_multiply_add=is_multiply_add,
         operands=operands,
         run=run,
+        windows=windows,
     )
