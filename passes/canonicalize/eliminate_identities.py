@@ -68,22 +68,21 @@ class _Eliminator:
         call = self.graph.definition(item.tuple_value)
         if item.index == 0 and ir.is_call_to(call, "relax.nn.dropout"):
             return self._eliminated(var, call, call.args[0])
-        whole = ir.is_call_to(call, "relax.split") and len(item.tuple_value.ty.fields) == 1
-        return self._eliminated(var, call, call.args[0]) if whole else item
+        return item
 
     def _joined(self, call: relax.Call) -> relax.Call:
         """Write a reshape of a reshape, or a transposition of a transposition, as one."""
-        inner = self.graph.definition(call.args[0]) if call.args else None
-        if ir.is_call_to(call, *_RESHAPES) and ir.is_call_to(inner, *_RESHAPES):
-            return (
-                ir.with_changes(call, [inner.args[0], *call.args[1:]])
-                if (ir.is_call_to(call, "relax.reshape"))
-                else call
-            )
-        if ir.is_call_to(call, "relax.permute_dims") and ir.is_call_to(inner, "relax.permute_dims"):
-            rank = len(ir.shape(inner.args[0]))
-            first, second = _permutation(inner, rank), _permutation(call, rank)
-            return relax.op.permute_dims(inner.args[0], [first[a] for a in second])
+        if ir.is_call_to(call, "relax.reshape"):
+            x = call.args[0]
+            while ir.is_call_to(inner := self.graph.definition(x), *_RESHAPES):
+                x = inner.args[0]
+            return call if x.same_as(call.args[0]) else relax.op.reshape(x, call.args[1])
+        if ir.is_call_to(call, "relax.permute_dims"):
+            inner = self.graph.definition(call.args[0])
+            if ir.is_call_to(inner, "relax.permute_dims"):
+                rank = len(ir.shape(inner.args[0]))
+                first, second = _permutation(inner, rank), _permutation(call, rank)
+                return relax.op.permute_dims(inner.args[0], [first[a] for a in second])
         return call
 
     def _eliminated(self, var: relax.Var, call: relax.Call, same: relax.Expr) -> relax.Expr:
@@ -96,8 +95,11 @@ class _Eliminator:
 
 # Whatever these do to the shape, the elements stay and keep their order.
 _RESHAPES = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims")
-# With the type of their operand, these return it.
-_KEEP_THE_VALUES = (*_RESHAPES, "relax.astype", "relax.broadcast_to", "relax.nn.pad", "relax.tile")
+# With the type of their operand, these return it. TVM types a split into one as a tensor.
+_KEEP_THE_VALUES = (
+    *_RESHAPES,
+    *("relax.astype", "relax.broadcast_to", "relax.nn.pad", "relax.split", "relax.tile"),
+)
 
 
 def _permutation(call: relax.Call, rank: int) -> list[int]:

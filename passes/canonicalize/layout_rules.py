@@ -9,13 +9,20 @@ concat, ...: their axes are renumbered), and all others, which get the logical t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tvm
 from tvm import relax
 
 from tvmopt import ir
-from tvmopt.passes.canonicalize.layout_store import Held, HeldTuple, Store, static_shape
+from tvmopt.passes.canonicalize.layout_store import (
+    Held,
+    HeldTuple,
+    Store,
+    axes_of,
+    static_shape,
+    without,
+)
 from tvmopt.passes.canonicalize.views import (
     Shape,
     View,
@@ -40,9 +47,9 @@ def spatial(*layout_attrs: str) -> LayoutRule:
             return None
         order = tuple(letters.index(axis) for axis in last)
         data = _want(store.get(call.args[0]), order)
-        args = [store.place(*data), *_rest(store, call)]
+        args = [store.place(*data), *store.rest(call)]
         new = ir.with_changes(call, args, **dict.fromkeys(layout_attrs, last))
-        return _emit(store, var, new, order)
+        return store.run(var, new, order)
 
     return rule
 
@@ -61,7 +68,7 @@ def convolution(store: Store, call: relax.Call, var: relax.Var) -> Result | None
         store.place(*_want(store.get(call.args[1]), kernel_order)),
     ]
     new = ir.with_changes(call, args, data_layout=last, kernel_layout=kernel_last, out_layout=last)
-    return _emit(store, var, new, order)
+    return store.run(var, new, order)
 
 
 def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
@@ -98,60 +105,15 @@ def along(*, axis: str = "axis") -> LayoutRule:
         pieces = held.view.axes[at % len(held.view.logical)]
         if len(pieces) == 1:
             expr = store.reshape(held.expr, held.view.stored, held.name)
-            new = ir.with_changes(call, [expr, *_rest(store, call)], **{axis: pieces[0]})
+            new = ir.with_changes(call, [expr, *store.rest(call)], **{axis: pieces[0]})
             return Held(expr=store.graph.emit(new, var.name), view=held.view, name=var.name)
-        expr, order = _whole(store, held)
+        expr, order = store.whole(held)
         stored = order.index(at % len(order))
-        return _emit(
-            store, var, ir.with_changes(call, [expr, *_rest(store, call)], **{axis: stored}), order
+        return store.run(
+            var, ir.with_changes(call, [expr, *store.rest(call)], **{axis: stored}), order
         )
 
     return rule
-
-
-def reduce(store: Store, call: relax.Call, var: relax.Var) -> Result:
-    """Reduce over the stored pieces of the axes: mean, sum, max and their like."""
-    held = store.get(call.args[0])
-    view, rank = held.view, len(held.view.logical)
-    reduced = range(rank) if call.attrs.axis is None else _axes(call.attrs.axis, rank)
-    pieces = sorted(a for i in reduced for a in view.axes[i])
-    if len(reduced) == rank:
-        pieces = list(range(len(view.stored)))
-    if not pieces:
-        return _reduce_whole(store, call, var, list(reduced))
-    expr = store.reshape(held.expr, view.stored, held.name)
-    kept = view.stored
-    place = {a: a for a in range(len(kept))}
-    if call.attrs.keepdims:
-        kept = tuple(1 if a in pieces else size for a, size in enumerate(kept))
-    else:
-        left = [a for a in range(len(kept)) if a not in pieces]
-        kept, place = tuple(kept[a] for a in left), {a: i for i, a in enumerate(left)}
-    axes = [
-        () if i in reduced else tuple(place[a] for a in view.axes[i])
-        for i in range(rank)
-        if call.attrs.keepdims or i not in reduced
-    ]
-    new = ir.with_changes(call, [expr], axis=pieces)
-    result = View(logical=static_shape(var), stored=kept, axes=tuple(axes))
-    return Held(expr=store.graph.emit(new, var.name), view=result, name=var.name)
-
-
-def _reduce_whole(store: Store, call: relax.Call, var: relax.Var, reduced: Sequence[int]) -> Result:
-    """Reduce over axes of size 1, which a view leaves out."""
-    expr, order = _whole(store, store.get(call.args[0]))
-    new = ir.with_changes(call, [expr], axis=sorted(order.index(a) for a in reduced))
-    return _emit(store, var, new, order if call.attrs.keepdims else _without(order, reduced))
-
-
-def arg_reduce(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
-    """Find the index of the largest or smallest element along one stored axis."""
-    if call.attrs.axis is None:
-        return None  # an index into the flattened tensor depends on the order
-    expr, order = _whole(store, store.get(call.args[0]))
-    axis = int(call.attrs.axis) % len(order)
-    new = ir.with_changes(call, [expr], axis=order.index(axis))
-    return _emit(store, var, new, order if call.attrs.keepdims else _without(order, [axis]))
 
 
 def concat(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
@@ -163,13 +125,15 @@ def concat(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     order = solid_order(largest.view)
     exprs = [store.place(p, ordered(p.view.logical, order)) for p in parts]
     axis = order.index((call.attrs.axis or 0) % len(order))
-    return _emit(store, var, ir.with_changes(call, [relax.Tuple(exprs)], axis=axis), order)
+    return store.run(var, ir.with_changes(call, [relax.Tuple(exprs)], axis=axis), order)
 
 
 def split(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Split along the stored axis."""
-    expr, order = _whole(store, store.get(call.args[0]))
+    expr, order = store.whole(store.get(call.args[0]))
     axis = order.index(call.attrs.axis % len(order))
+    if not isinstance(var.ty, relax.TupleType):  # a split into one
+        return store.run(var, ir.with_changes(call, [expr], axis=axis), order)
     whole = store.graph.emit(ir.with_changes(call, [expr], axis=axis), var.name)
     return tuple(
         Held(
@@ -183,10 +147,10 @@ def split(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def strided_slice(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Slice along the stored axes."""
-    expr, order = _whole(store, store.get(call.args[0]))
+    expr, order = store.whole(store.get(call.args[0]))
     axes = [order.index(int(a) % len(order)) for a in call.args[1].fields]
     index = relax.Tuple([tvm.tirx.IntImm("int64", a) for a in axes])
-    return _emit(store, var, ir.with_changes(call, [expr, index, *call.args[2:]]), order)
+    return store.run(var, ir.with_changes(call, [expr, index, *call.args[2:]]), order)
 
 
 def take(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
@@ -194,32 +158,30 @@ def take(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     indices = store.get(call.args[1])
     if ir.is_constant(call.args[0]) or call.attrs.axis is None or len(indices.view.logical) > 1:
         return None
-    expr, order = _whole(store, store.get(call.args[0]))
+    expr, order = store.whole(store.get(call.args[0]))
     axis = call.attrs.axis % len(order)
     args = [expr, store.place_plain(indices)]
     new = ir.with_changes(call, args, axis=order.index(axis))
     if len(indices.view.logical) == 1:
-        return _emit(store, var, new, order)
-    return _emit(store, var, new, _without(order, [axis]))
+        return store.run(var, new, order)
+    return store.run(var, new, without(order, [axis]))
 
 
 def pad(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Pad the stored axes."""
-    expr, order = _whole(store, store.get(call.args[0]))
+    expr, order = store.whole(store.get(call.args[0]))
     width = [int(w) for w in call.attrs.pad_width]
     stored = [w for a in order for w in width[2 * a : 2 * a + 2]]
-    return _emit(store, var, ir.with_changes(call, [expr], pad_width=stored), order)
+    return store.run(var, ir.with_changes(call, [expr], pad_width=stored), order)
 
 
 def tile(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     """Tile the stored axes."""
-    expr, order = _whole(store, store.get(call.args[0]))
+    expr, order = store.whole(store.get(call.args[0]))
     repeats = [int(r) for r in call.attrs.repeats]
     if len(repeats) != len(order):
         return None
-    return _emit(
-        store, var, ir.with_changes(call, [expr], repeats=[repeats[a] for a in order]), order
-    )
+    return store.run(var, ir.with_changes(call, [expr], repeats=[repeats[a] for a in order]), order)
 
 
 def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
@@ -227,20 +189,20 @@ def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
     held, shape = store.get(call.args[0]), static_shape(var)
     view = reshape(held.view, (1,) * (len(shape) - len(held.view.logical)) + held.view.logical)
     assert view is not None, "axes of size 1 cut nothing"
-    expr, order = _whole(store, Held(expr=held.expr, view=view, name=held.name))
+    expr, order = store.whole(Held(expr=held.expr, view=view, name=held.name))
     stored = relax.ShapeExpr([shape[a] for a in order])
-    return _emit(store, var, ir.with_changes(call, [expr, stored]), order)
+    return store.run(var, ir.with_changes(call, [expr, stored]), order)
 
 
 def normalize(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Run a norm over ``axes``, which are the last stored ones in their logical order."""
     held = store.get(call.args[0])
-    order, axes = solid_order(held.view), _axes(call.attrs.axes, len(held.view.logical))
+    order, axes = solid_order(held.view), axes_of(call.attrs.axes, len(held.view.logical))
     if list(order[-len(axes) :]) != axes:
         order = (*(a for a in order if a not in axes), *axes)
     expr = store.place(held, ordered(held.view.logical, order))
     stored = [order.index(a) for a in axes]
-    return _emit(store, var, ir.with_changes(call, [expr, *_rest(store, call)], axes=stored), order)
+    return store.run(var, ir.with_changes(call, [expr, *store.rest(call)], axes=stored), order)
 
 
 def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
@@ -249,32 +211,13 @@ def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     if ir.is_constant(held.expr):
         return None
     if all(a.ty.ndim == 0 for a in call.args[1:]):
-        new = ir.with_changes(call, [held.expr, *_rest(store, call)])
+        new = ir.with_changes(call, [held.expr, *store.rest(call)])
         return Held(expr=store.graph.emit(new, var.name), view=held.view, name=var.name)
     return along()(store, call, var)
 
 
-def _rest(store: Store, call: relax.Call) -> list[relax.Expr]:
-    """Return the operands after the first as the logical tensors they are."""
-    return [
-        store.place_plain(store.get(a)) if isinstance(a.ty, relax.TensorType) else a
-        for a in call.args[1:]
-    ]
-
-
-def _whole(store: Store, held: Held) -> tuple[relax.Expr, Shape]:
-    """Return the tensor with each axis in one piece, and the order in which they are stored."""
-    order = solid_order(held.view)
-    return store.place(held, ordered(held.view.logical, order)), order
-
-
 def _want(held: Held, order: Shape) -> tuple[Held, View]:
     return held, ordered(held.view.logical, order)
-
-
-def _emit(store: Store, var: relax.Var, call: relax.Call, order: Shape) -> Held:
-    expr = store.graph.emit(call, var.name)
-    return Held(expr=expr, view=ordered(static_shape(var), order), name=var.name)
 
 
 def _channels_last(letters: str) -> str | None:
@@ -282,16 +225,6 @@ def _channels_last(letters: str) -> str | None:
     if sorted(letters) not in (sorted("NCHW"), sorted("NCDHW"), sorted("NCW")):
         return None
     return "N" + "".join(axis for axis in "DHW" if axis in letters) + "C"
-
-
-def _without(order: Shape, dropped: Sequence[int]) -> Shape:
-    """Return the stored order of the axes that are left, under their new numbers."""
-    kept = [a for a in order if a not in dropped]
-    return tuple(sorted(kept).index(a) for a in kept)
-
-
-def _axes(axes: Sequence[int], rank: int) -> list[int]:
-    return [int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)]
 
 
 def _elements(view: View) -> int:

@@ -10,7 +10,14 @@ from tvm import relax
 
 from tvmopt import ir
 from tvmopt.passes.canonicalize.rebuild import Rebuild
-from tvmopt.passes.canonicalize.views import Shape, View, plain, steps_between
+from tvmopt.passes.canonicalize.views import (
+    Shape,
+    View,
+    ordered,
+    plain,
+    solid_order,
+    steps_between,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +52,17 @@ def static_shape(expr: relax.Expr) -> Shape:
 def moves(source: View, target: View) -> bool:
     """Say whether going from one view to another moves data, rather than only reshaping."""
     return any(step.axes is not None for step in steps_between(source, target))
+
+
+def axes_of(axes: Sequence[int] | int, rank: int) -> list[int]:
+    """Return the axes of an attribute in [0, rank)."""
+    return [int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)]
+
+
+def without(order: Shape, dropped: Sequence[int]) -> Shape:
+    """Return the stored order of the axes that are left, under their new numbers."""
+    kept = [a for a in order if a not in dropped]
+    return tuple(sorted(kept).index(a) for a in kept)
 
 
 class Store:
@@ -96,6 +114,23 @@ class Store:
         if static_shape(expr) == tuple(shape):
             return expr
         return self.graph.emit(relax.op.reshape(expr, tuple(shape)), f"{name}_reshape")
+
+    def whole(self, held: Held) -> tuple[relax.Expr, Shape]:
+        """Return a tensor that stores each axis in one piece, and the order it stores them in."""
+        order = solid_order(held.view)
+        return self.place(held, ordered(held.view.logical, order)), order
+
+    def rest(self, call: relax.Call) -> list[relax.Expr]:
+        """Return the operands after the first as the logical tensors they are."""
+        return [
+            self.place_plain(self.get(a)) if isinstance(a.ty, relax.TensorType) else a
+            for a in call.args[1:]
+        ]
+
+    def run(self, var: relax.Var, call: relax.Call, order: Shape) -> Held:
+        """Bind the call that computes ``var`` with its logical axes stored in ``order``."""
+        expr = self.graph.emit(call, var.name)
+        return Held(expr=expr, view=ordered(static_shape(var), order), name=var.name)
 
     def _move(self, held: Held, target: View) -> relax.Expr:
         expr = held.expr

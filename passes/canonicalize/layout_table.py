@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tvmopt.passes.canonicalize import layout_rules as rules
 from tvmopt.passes.canonicalize.layout_broadcast import elementwise
 from tvmopt.passes.canonicalize.layout_matmul import matmul
+from tvmopt.passes.canonicalize.layout_reduce import arg_reduce, reduce
 
 _UNARY = (
     *("abs", "acos", "acosh", "asin", "asinh", "astype", "atan", "atanh", "bitwise_not", "ceil"),
@@ -27,11 +28,11 @@ _POOLS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "max_pool3d", "avg_
 
 LAYOUT_RULES: Mapping[str, rules.LayoutRule] = {
     **{f"relax.{name}": elementwise for name in (*_UNARY, *_N_ARY)},
-    **{f"relax.{name}": rules.reduce for name in _REDUCTIONS},
+    **{f"relax.{name}": reduce for name in _REDUCTIONS},
     **{f"relax.{name}": rules.along() for name in _ALONG_AN_AXIS},
     **{f"relax.nn.{name}": rules.spatial("layout", "out_layout") for name in _POOLS},
-    "relax.argmax": rules.arg_reduce,
-    "relax.argmin": rules.arg_reduce,
+    "relax.argmax": arg_reduce,
+    "relax.argmin": arg_reduce,
     "relax.broadcast_to": rules.broadcast_to,
     "relax.concat": rules.concat,
     "relax.dequantize": rules.quantize,
