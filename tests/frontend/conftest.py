@@ -74,6 +74,12 @@ def run_tvm(model: ImportedModel, feeds: Mapping[str, np.ndarray]) -> list[np.nd
 
 
 @pytest.fixture
+def run() -> Callable[[ImportedModel, Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """Return :func:`run_tvm`."""
+    return run_tvm
+
+
+@pytest.fixture
 def agrees() -> Callable[..., ImportedModel]:
     """Check that an imported model computes what ONNX Runtime does, within a share of the peak.
 
@@ -96,9 +102,11 @@ def agrees() -> Callable[..., ImportedModel]:
             assert ours.dtype == theirs.dtype == np.dtype(spec.dtype)
             if theirs.dtype.kind == "f":
                 peak = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0))
-                np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * peak)
+                np.testing.assert_allclose(
+                    ours, theirs, rtol=0, atol=bound * peak, err_msg=spec.name
+                )
             else:
-                np.testing.assert_array_equal(ours, theirs)
+                np.testing.assert_array_equal(ours, theirs, err_msg=spec.name)
         return model
 
     return check

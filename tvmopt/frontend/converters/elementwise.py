@@ -29,7 +29,8 @@ def _clip(node: Node) -> relax.Expr:
     known_low = None if low is None else ir.constant(low)
     known_high = None if high is None else ir.constant(high)
     if known_low is not None and known_high is not None:
-        return clip(x, known_low.item(), known_high.item(), ir.dtype(x))
+        high_value = known_high.item()  # wins over a greater lower bound
+        return clip(x, min(known_low.item(), high_value), high_value, ir.dtype(x))
     if known_low is not None and known_low.item() == 0 and high is None and _is_float(x):
         return relax.op.nn.relu(x)
     if low is not None:

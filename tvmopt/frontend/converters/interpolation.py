@@ -68,7 +68,10 @@ def source_coordinates(axis: Axis, how: Resampling) -> np.ndarray:
     if how.coordinates == "pytorch_half_pixel":
         return (i + 0.5) / scale - 0.5 if length > 1 else np.zeros_like(i)
     if how.coordinates == "align_corners":
-        return i * (size - 1) / (length - 1) if length > 1 else np.zeros_like(i)
+        # ONNX's own cases divide by length - 1, which puts the last corner off the last element
+        # where length is no whole number; PyTorch, which these models come from, and ONNX Runtime
+        # do not.
+        return i * (size - 1) / (axis.out - 1) if axis.out > 1 else np.zeros_like(i)
     if how.coordinates == "asymmetric":
         return i / scale
     if how.coordinates == "tf_crop_and_resize":
@@ -115,8 +118,9 @@ def weights(axis: Axis, how: Resampling) -> tuple[np.ndarray, np.ndarray]:
         base = np.floor(x).astype(np.int64)
         taps = base[:, None] + np.arange(1 - reach, reach + 1)
         w = _kernel((x[:, None] - taps) * stretch, how)
-        if how.exclude_outside or how.antialias:
+        if how.exclude_outside:
             w = np.where((taps < 0) | (taps >= axis.size), 0.0, w)
+        if how.exclude_outside or how.antialias:
             w = w / w.sum(axis=1, keepdims=True)
         np.add.at(matrix, (np.clip(taps, 0, axis.size - 1), np.arange(axis.out)[:, None]), w)
     outside = np.zeros(axis.out, bool)

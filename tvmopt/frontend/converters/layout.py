@@ -140,7 +140,7 @@ def _slice(node: Node) -> relax.Expr:
         at = axis_of(axis, len(dims))
         taken = range(*slice(start, end, step).indices(dims[at]))
         if step < 0:
-            x = relax.op.flip(node.emit(x), at)
+            x = node.emit(relax.op.flip(x, at))
             taken = range(dims[at] - 1 - taken.start, dims[at] - 1 - taken.stop, -step)
         stop = taken[-1] + 1 if len(taken) else taken.start
         x = node.emit(slice_axis(x, at, taken.start, stop, taken.step))
@@ -167,6 +167,9 @@ def _gather(node: Node) -> relax.Expr:
 def _not_negative(indices: relax.Expr, extent: int | np.ndarray) -> relax.Expr:
     """Return indices with ``extent``, a number or one a coordinate, added to negative ones."""
     dtype = ir.dtype(indices)
+    known = ir.constant(indices)
+    if known is not None:
+        return constant(np.where(known < 0, known + extent, known).astype(dtype))
     zero = relax.const(0, dtype)
     moved = relax.op.add(indices, constant(np.asarray(extent, dtype)))
     return relax.op.where(relax.op.less(indices, zero), moved, indices)
