@@ -28,6 +28,7 @@ def describe_profile(profile: Profile, source: str) -> dict[str, Any]:
                 "parallel": layer.step.parallel,
                 "macs": layer.step.macs,
                 "median_ms": layer.median_ms,
+                "predicted_ms": layer.predicted_ms,
                 "share": layer.share,
                 "gflops": layer.gflops,
                 "peak_share": layer.peak_share,
@@ -49,6 +50,7 @@ def print_profile(described: Mapping[str, Any]) -> None:
             layer["layer"],
             layer["kernel"],
             f"{layer['median_ms']:.4f}",
+            "" if layer["predicted_ms"] is None else f"{layer['predicted_ms']:.4f}",
             units.percent(layer["share"], 1),
             units.scaled(layer["macs"]) if layer["macs"] else "",
             "" if layer["peak_share"] is None else units.percent(layer["peak_share"], 0),
@@ -59,11 +61,12 @@ def print_profile(described: Mapping[str, Any]) -> None:
         "all",
         "",
         f"{described['total_ms']:.4f}",
+        "",
         units.percent(1.0, 1),
         units.scaled(described["macs"]),
         units.percent(described["peak_share"], 0),
     )
-    show.table(("+layer", "+kernel", ">ms", ">share", ">MACs", ">of peak"), [*rows, total])
+    show.table(("+layer", "+kernel", ">ms", ">predicted", ">share", ">MACs", ">of peak"), [*rows, total])
     times = f" x {threads} cores" if threads > 1 else ""
     show.line(
         f"peak: {units.digits(described['peak_gflops'], 4)} GFLOP/s a core{times}, measured just "

@@ -81,11 +81,12 @@ def _is_parallel(func: tirx.PrimFunc) -> bool:
 def read_kernel(name: str, func: tirx.PrimFunc) -> Kernel:
     """Return what the executor and the manifest need to know of a PrimFunc."""
     attrs = func.attrs or {}
-    macs = attrs.get("tvmopt.macs")
+    macs, cycles = attrs.get("tvmopt.macs"), attrs.get("tvmopt.cycles")
     return Kernel(
         function=name,
         name=str(attrs.get("tvmopt.kernel", name)),
         macs=None if macs is None else int(macs),
+        cycles=None if cycles is None else int(cycles),
         parallel=_is_parallel(func),
         scratch=int(attrs.get("tvmopt.scratch_bytes", 0)),
     )

@@ -29,7 +29,13 @@ def _ports(ports: Sequence[Port]) -> list[dict[str, Any]]:
 def _layers(plan: Plan) -> list[dict[str, Any]]:
     kernels = [plan.kernels[step.kernel] for step in plan.steps]
     return [
-        {"layer": step.layer, "kernel": k.name, "macs": k.macs, "parallel": k.parallel}
+        {
+            "layer": step.layer,
+            "kernel": k.name,
+            "macs": k.macs,
+            "cycles": k.cycles,
+            "parallel": k.parallel,
+        }
         for step, k in zip(plan.steps, kernels, strict=True)
     ]
 

@@ -87,6 +87,7 @@ class Kernel:
         function: The PrimFunc's name in the module, or None for the executor's own copy.
         name: The kernel's name by the house's grammar.
         macs: Multiply-accumulates of one call, or None where lowering did not say.
+        cycles: Predicted cycles of one call on one core, or None where lowering did not say.
         parallel: Whether it has a parallel loop.
         scratch: Most workspace that one task of it holds at a time, bytes; 0 where unknown.
     """
@@ -94,6 +95,7 @@ class Kernel:
     function: str | None
     name: str
     macs: int | None = None
+    cycles: int | None = None
     parallel: bool = False
     scratch: int = 0
 

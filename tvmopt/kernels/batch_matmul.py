@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
@@ -75,6 +76,15 @@ class BatchMatmulSite:
     def macs(self) -> int:
         """Multiply-accumulates."""
         return self.batches * self.m * self.k * self.n
+
+
+def cycles(site: BatchMatmulSite, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: tiles, and the panels that are gathered."""
+    tile = choose_tile(site.m, site.n, target)
+    count = site.batches * len(panels(site.n, tile))
+    tiles = cost.tile_cycles(tile, count * -(-site.m // tile.rows), site.k, site.epilogue, target)
+    gathered = count * site.k * tile.columns if site.right.column != 1 else 0
+    return cost.CALL_CYCLES + tiles + gathered
 
 
 def batch_matmul(site: BatchMatmulSite, target: CpuTarget, name: str) -> tirx.PrimFunc:

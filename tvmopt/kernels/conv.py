@@ -137,13 +137,14 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
 
 def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: products, padded copy, and the weights' way in."""
-    count = site.groups * len(panels(site.out_channels // site.groups, how.tile))
-    products = how.rows.total * count * site.taps * how.tile.cycles(target)
+    count = how.rows.total * site.groups * len(panels(site.out_channels // site.groups, how.tile))
+    tiles = cost.tile_cycles(how.tile, count, site.taps, site.epilogue, target)
     fetch = cost.stream_cycles(site.taps * site.out_channels * 4, target) * how.rows.count
-    copied = (
-        site.batch * site.padded[0] * site.padded[1] * site.channels * 4 if any(site.pads) else 0
+    return (
+        cost.CALL_CYCLES
+        + max(tiles, fetch)
+        + cost.stream_cycles(2 * _Image(site).scratch_bytes, target)
     )
-    return max(products, fetch) + cost.stream_cycles(2 * copied, target)
 
 
 def pack(weight: np.ndarray, groups: int, tile: Tile) -> np.ndarray:

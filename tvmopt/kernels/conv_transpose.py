@@ -11,17 +11,21 @@ which taps land where; the gather in place of a scatter is derived here: threads
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue, Operand
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
+
+TAP_CYCLES = 5  # to test whether a tap lands and to add it, one vector; measured on Zen 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,16 @@ def config(site: ConvTransposeSite, target: CpuTarget) -> ConvTransposeConfig:
         lanes=min(target.lanes(32), site.out_channels // site.groups),
         parallel=worth_threads(site.macs),
     )
+
+
+def cycles(site: ConvTransposeSite, how: ConvTransposeConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: the product's tiles, and the gather."""
+    panel_count = site.groups * len(panels(site.group_columns, how.tile))
+    count = panel_count * -(-site.pixels // how.tile.rows)
+    tiles = cost.tile_cycles(how.tile, count, site.channels // site.groups, STORE, target)
+    taps = site.kernel[0] * site.kernel[1]
+    vectors = prod(site.output_shape) / how.lanes
+    return cost.CALL_CYCLES + tiles + vectors * taps * TAP_CYCLES
 
 
 def pack(weight: np.ndarray, groups: int, tile: Tile) -> np.ndarray:

@@ -1,13 +1,19 @@
-"""What it takes to move bytes, in cycles of one core."""
+"""What work costs, in cycles of one core: moving bytes, register tiles, elementwise steps."""
 
 from __future__ import annotations
 
+from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.tile import Tile
 from tvmopt.targets.description import CpuTarget
 
 # Bytes that one core reads in a cycle from each level, measured on Zen 3 with prefetch.
 L2_BYTES_PER_CYCLE = 32
 L3_BYTES_PER_CYCLE = 16
 MEMORY_BYTES_PER_CYCLE = 5
+
+TILE_CYCLES = 12  # to start and to leave the loop of one register tile
+STEP_CYCLES = 0.5  # one elementwise step of one vector: two are issued in a cycle
+CALL_CYCLES = 150  # a kernel's call, with the executor's part
 
 
 def stream_cycles(size: int, target: CpuTarget) -> float:
@@ -17,3 +23,18 @@ def stream_cycles(size: int, target: CpuTarget) -> float:
     if size <= target.l3_bytes // 2:
         return size / L3_BYTES_PER_CYCLE
     return size / MEMORY_BYTES_PER_CYCLE
+
+
+def tile_cycles(tile: Tile, count: int, k: int, epilogue: Epilogue, target: CpuTarget) -> float:
+    """Return the cycles of ``count`` register tiles.
+
+    Args:
+        tile: The register tile.
+        count: How many of them.
+        k: Steps of the contraction.
+        epilogue: What follows it.
+        target: The machine.
+    """
+    vectors = tile.rows * tile.vectors
+    ends = TILE_CYCLES + vectors * (1 + STEP_CYCLES * len(epilogue.steps))
+    return count * (k * tile.cycles(target) + ends)

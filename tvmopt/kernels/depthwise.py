@@ -11,17 +11,20 @@ kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv import ConvSite
 from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
+TILE_CYCLES = 10  # addresses and tests of one tile
 LONG_LINE = 20  # output pixels of a line from which two registers of channels win
 
 
@@ -60,6 +63,19 @@ def config(site: ConvSite, target: CpuTarget) -> DepthwiseConfig:
     return DepthwiseConfig(
         pixels=pixels, vectors=vectors, lanes=lanes, parallel=worth_threads(2 * site.macs)
     )
+
+
+def cycles(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: arithmetic and loads of all tiles, or memory."""
+    (out_h, out_w), (kh, kw) = site.out_size, site.kernel
+    reach = (how.pixels - 1) * site.strides[1] + (kw - 1) * site.dilation[1] + 1
+    line = max(how.pixels * kw / target.fma_per_cycle, (kw + min(reach, how.pixels * kw)) / 2) + 1
+    ends = TILE_CYCLES + how.pixels * (1 + cost.STEP_CYCLES * len(site.epilogue.steps))
+    tiles = site.batch * out_h * -(-out_w // how.pixels)
+    vectors = -(-site.channels // (how.lanes * how.vectors)) * how.vectors
+    moved = (prod(site.input_shape) + prod(site.output_shape)) * 4
+    work = tiles * vectors * (kh * line + ends)
+    return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
 
 
 def pack(weight: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
@@ -74,6 +75,14 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
         prefetch=weights > 2 * target.l2_bytes,
         parallel=worth_threads(site.macs),
     )
+
+
+def cycles(site: GemmSite, how: GemmConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: tiles, or what they wait for."""
+    count = how.rows.total * len(panels(site.n, how.tile))
+    tiles = cost.tile_cycles(how.tile, count, site.k, site.epilogue, target)
+    fetch = cost.stream_cycles(site.k * site.n * 4, target) * how.rows.count
+    return cost.CALL_CYCLES + max(tiles, fetch)
 
 
 def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:

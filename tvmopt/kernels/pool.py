@@ -9,15 +9,18 @@ Source: none; derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
+PIXEL_CYCLES = 20  # bounds of a window and the start of its loops; measured on Zen 3
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of max and add
 
 
@@ -59,6 +62,16 @@ class PoolSite:
     def output_shape(self) -> tuple[int, int, int, int]:
         """Shape of the output tensor."""
         return (self.batch, *self.out_size, self.channels)
+
+
+def cycles(site: PoolSite, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: one load a tap, or memory."""
+    lanes = min(target.lanes(32), site.channels)
+    pixels = site.batch * site.out_size[0] * site.out_size[1]
+    taps = site.kernel[0] * site.kernel[1]
+    work = pixels * (-(-site.channels // lanes) * taps + PIXEL_CYCLES)
+    moved = (prod(site.input_shape) + prod(site.output_shape)) * 4
+    return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
 
 
 def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:

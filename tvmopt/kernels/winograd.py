@@ -22,14 +22,14 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv import ConvSite
-from tvmopt.kernels.epilogue import Operand
+from tvmopt.kernels.epilogue import STORE, Operand
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prefetch, prim_func
 from tvmopt.kernels.winograd_transforms import transform_input, transform_output, transform_weight
 from tvmopt.targets.description import CpuTarget
 
-TRANSFORM_CYCLES = {2: 90, 4: 190}  # of one tile, one vector of channels; measured on Zen 3
+TRANSFORM_CYCLES = {2: 60, 4: 180}  # of one tile, one vector of channels; measured on Zen 3
 STRIDE_PAD = 16  # floats between places, so that their strides are no multiple of 4 KiB
 
 
@@ -98,12 +98,14 @@ def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
     places = (how.m + 2) ** 2
     count = site.batch * tiles(site, how.m)[0] * tiles(site, how.m)[1]
     blocks = -(-count // how.block)
-    steps = places * blocks * -(-how.block // how.tile.rows) * site.channels
-    products = steps * len(panels(site.out_channels, how.tile)) * how.tile.cycles(target)
+    groups = places * blocks * -(-how.block // how.tile.rows)
+    panel_count = len(panels(site.out_channels, how.tile))
+    products = cost.tile_cycles(how.tile, groups * panel_count, site.channels, STORE, target)
     vectors = count * (site.channels + site.out_channels) / how.lanes
     weights = places * site.channels * site.out_channels * 4
     fetch = cost.stream_cycles(weights, target) * blocks
-    return max(products, fetch) + vectors * TRANSFORM_CYCLES[how.m]
+    transforms = vectors * TRANSFORM_CYCLES[how.m]
+    return cost.CALL_CYCLES + max(products, fetch) + transforms
 
 
 def pack(weight: np.ndarray, how: WinogradConfig) -> np.ndarray:

@@ -112,7 +112,9 @@ def _kernel(
     target: CpuTarget = kernels.target
     if depthwise.applies(site):
         dw_how = depthwise.config(site, target)
-        kernel = kernels.get(depthwise.depthwise, "dwconv", site, dw_how)
+        kernel = kernels.get(
+            depthwise.depthwise, "dwconv", site, dw_how, depthwise.cycles(site, dw_how, target)
+        )
         return kernel, depthwise.pack(weight), ""
     if _is_product(site):
         product = gemm.GemmSite(
@@ -120,13 +122,19 @@ def _kernel(
         )
         how = gemm.config(product, target)
         packed = gemm.pack(weight.reshape(site.out_channels, -1).T, how.tile)
-        return kernels.get(gemm.gemm, "gemm", product, how), packed, ""
+        return (
+            kernels.get(gemm.gemm, "gemm", product, how, gemm.cycles(product, how, target)),
+            packed,
+            "",
+        )
     note = ""
     if kernels.options.winograd and winograd.applies(site):
         fast, note = choose_winograd(site, weight, target)
         if fast is not None:
-            kernel = kernels.get(winograd.winograd, "winograd", site, fast)
+            kernel = kernels.get(
+                winograd.winograd, "winograd", site, fast, winograd.cycles(site, fast, target)
+            )
             return kernel, winograd.pack(weight, fast), note
     conv_how = conv.config(site, target)
-    kernel = kernels.get(conv.conv, "conv", site, conv_how)
+    kernel = kernels.get(conv.conv, "conv", site, conv_how, conv.cycles(site, conv_how, target))
     return kernel, conv.pack(weight, site.groups, conv_how.tile), note

@@ -31,7 +31,12 @@ class KernelCache:
         self._made: dict[Hashable, tirx.PrimFunc] = {}
 
     def get(
-        self, generator: Callable[..., tirx.PrimFunc], kind: str, site: Any, how: Any
+        self,
+        generator: Callable[..., tirx.PrimFunc],
+        kind: str,
+        site: Any,
+        how: Any,
+        cycles: float,
     ) -> tirx.PrimFunc:
         """Return ``generator(site, how, name)``, made at most once.
 
@@ -40,11 +45,13 @@ class KernelCache:
             kind: The operator's part of the kernel's name, such as ``"conv"``.
             site: What to compute; hashable.
             how: How to compute it; hashable.
+            cycles: Predicted cycles of one core; the attribute "tvmopt.cycles" keeps them.
         """
         key = (kind, site, how)
         if key not in self._made:
             name = f"f32_{kind}{_steps(site)}{_tile(how)}__{isa(self.target)}"
-            self._made[key] = generator(site, how, name)
+            kernel = generator(site, how, name)
+            self._made[key] = kernel.with_attr("tvmopt.cycles", round(cycles))
         return self._made[key]
 
 

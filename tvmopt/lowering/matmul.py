@@ -29,7 +29,7 @@ def match_linear(
     site = gemm.GemmSite(m=prod(ir.shape(x)[:-1]), k=k, n=n, epilogue=tail.epilogue)
     how = gemm.config(site, kernels.target)
     call = KernelCall(
-        kernel=kernels.get(gemm.gemm, "gemm", site, how),
+        kernel=kernels.get(gemm.gemm, "gemm", site, how, gemm.cycles(site, how, kernels.target)),
         args=(x, gemm.pack(weight.reshape(k, n), how.tile), *tail.operands),
     )
     return Replacement(
@@ -68,7 +68,13 @@ def match_batch_matmul(
         epilogue=tail.epilogue,
     )
     kernel_call = KernelCall(
-        kernel=kernels.get(batch_matmul.batch_matmul, "batch_matmul", site, kernels.target),
+        kernel=kernels.get(
+            batch_matmul.batch_matmul,
+            "batch_matmul",
+            site,
+            kernels.target,
+            batch_matmul.cycles(site, kernels.target),
+        ),
         args=(left, right, *tail.operands),
     )
     return Replacement(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tvm import relax
 
 from tvmopt import ir
-from tvmopt.kernels.global_pool import GlobalMeanSite, global_mean
-from tvmopt.kernels.pool import PoolSite, pool
+from tvmopt.kernels import global_pool, pool
+from tvmopt.kernels.global_pool import GlobalMeanSite
+from tvmopt.kernels.pool import PoolSite
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 
@@ -39,7 +40,12 @@ def match_pool(
     if site.count_pad and attrs.ceil_mode:
         return None  # windows that reach beyond the padding count fewer taps
     name = f"{site.kind}pool"
-    return _replacement(node, call, name, kernels.get(pool, name, site, kernels.target))
+    return _replacement(
+        node,
+        call,
+        name,
+        kernels.get(pool.pool, name, site, kernels.target, pool.cycles(site, kernels.target)),
+    )
 
 
 def match_global_mean(
@@ -57,7 +63,13 @@ def match_global_mean(
     for axis in axes:
         pixels *= shape[axis]
     site = GlobalMeanSite(batch=shape[0], pixels=pixels, channels=shape[-1])
-    kernel = kernels.get(global_mean, "global_mean", site, kernels.target)
+    kernel = kernels.get(
+        global_pool.global_mean,
+        "global_mean",
+        site,
+        kernels.target,
+        global_pool.cycles(site, kernels.target),
+    )
     return _replacement(node, call, "global mean", kernel)
 
 

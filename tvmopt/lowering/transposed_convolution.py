@@ -40,7 +40,8 @@ def match_transposed_convolution(
     )
     site = replace(site, epilogue=tail.epilogue)
     how = conv_transpose.config(site, kernels.target)
-    kernel = kernels.get(conv_transpose.conv_transpose, "conv_transpose", site, how)
+    cycles = conv_transpose.cycles(site, how, kernels.target)
+    kernel = kernels.get(conv_transpose.conv_transpose, "conv_transpose", site, how, cycles)
     packed = conv_transpose.pack(weight, site.groups, how.tile)
     return Replacement(
         site=f"conv_transpose {site.kernel[0]}x{site.kernel[1]} {n}x{h}x{w}x{c} -> {out[3]}",

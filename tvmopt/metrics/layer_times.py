@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,13 @@ class LayerTime:
         share: Of the sum of all medians, in [0, 1].
         gflops: 2 MACs / time, or None where MACs are not counted.
         peak_share: ``gflops`` over what all threads' cores do at most, or None.
+        predicted_ms: What the analytic cost says, its cycles shared out among the threads of a
+            parallel kernel, or None where nothing predicts the kernel.
     """
 
     step: StepInfo
     median_ms: float
+    predicted_ms: float | None
     share: float
     gflops: float | None
     peak_share: float | None
@@ -83,12 +87,13 @@ def layer_times(
         raise OptionError(f"runs must be at least 1, got {runs!r}")
     with runtime.open(model, threads) as net:
         peak = net.peak_gflops()
+        clock = _clock_hz(net.manifest["target"], peak)
         net.profile(inputs, runs=WARM_RUNS)
         times = net.profile(inputs, runs=runs)
     medians = [float(np.median(time.seconds)) for time in times]
     total = sum(medians) or float("nan")
     layers = tuple(
-        _layer(time.step, median, total, peak * threads)
+        _layer(time.step, median, total, peak, clock, threads)
         for time, median in zip(times, medians, strict=True)
     )
     return Profile(
@@ -96,13 +101,25 @@ def layer_times(
     )
 
 
-def _layer(step: StepInfo, seconds: float, total: float, peak: float) -> LayerTime:
+def _clock_hz(target: Mapping[str, Any], peak_gflops: float) -> float:
+    """Return the clock at which a core of ``target`` reaches that peak."""
+    flops_per_cycle = 2 * target["vector_bits"] // 32 * target["fma_per_cycle"]
+    return peak_gflops * 1e9 / flops_per_cycle
+
+
+def _layer(
+    step: StepInfo, seconds: float, total: float, peak: float, clock: float, threads: int
+) -> LayerTime:
     # A clock reading too coarse for the step is no rate.
     gflops = 2e-9 * step.macs / seconds if step.macs and seconds > 0 else None
+    most = peak * threads
+    sharing = threads if step.parallel else 1
+    known = step.cycles is not None and clock > 0
     return LayerTime(
         step=step,
         median_ms=seconds * 1e3,
+        predicted_ms=step.cycles / clock / sharing * 1e3 if known else None,
         share=seconds / total,
         gflops=gflops,
-        peak_share=gflops / peak if gflops is not None and peak > 0 else None,
+        peak_share=gflops / most if gflops is not None and most > 0 else None,
     )

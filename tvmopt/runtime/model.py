@@ -28,12 +28,14 @@ class StepInfo:
         layer: The layer of the model that it computes.
         kernel: The kernel that computes it.
         macs: Multiply-accumulates, or None where they are not counted.
+        cycles: Predicted cycles of one core, or None where nothing predicts them.
         parallel: Whether the kernel can use several threads.
     """
 
     layer: str
     kernel: str
     macs: int | None
+    cycles: int | None
     parallel: bool
 
 
