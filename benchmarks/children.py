@@ -56,6 +56,12 @@ def serve(measure: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
     answer.write_text(json.dumps(result), encoding="utf-8")
 
 
+def one_line(message: object) -> str:
+    """Return a message as one line that still fits into a table; rivals send paragraphs."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
 def _run(
     module: str, job: Mapping[str, Any], answer: Path, output: Any, limit_seconds: float
 ) -> int | None:
@@ -82,5 +88,4 @@ def _run(
 def _death(status: int, log: Path) -> str:
     how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = f"{how}: {lines[-1].strip()}" if lines else how
-    return reason if len(reason) <= LONGEST else reason[: LONGEST - 3] + "..."
+    return one_line(f"{how}: {lines[-1]}" if lines else how)

@@ -24,6 +24,7 @@ from onnx import (
 )
 from onnx.reference import ReferenceEvaluator
 
+from benchmarks.zoo.definitions import CORRECTED
 from benchmarks.zoo.verdict import NoReferenceError
 
 # Attributes that name a type of element.
@@ -39,7 +40,7 @@ def evaluate(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     model = to_double(onnx.load(path))
     feeds = {name: array.astype(_wide(array.dtype)) for name, array in inputs.items()}
     try:
-        outputs = ReferenceEvaluator(model).run(None, feeds)
+        outputs = ReferenceEvaluator(model, new_ops=list(CORRECTED)).run(None, feeds)
     # The evaluator raises whatever its operators do.
     except Exception as err:
         raise NoReferenceError(f"{type(err).__name__}: {err}".splitlines()[0]) from err

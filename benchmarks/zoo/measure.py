@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case, case_inputs
-from benchmarks.children import serve
+from benchmarks.children import one_line, serve
 from benchmarks.compiled import compile_model
 from benchmarks.zoo import double
 from benchmarks.zoo.inputs import InputError
@@ -104,7 +104,7 @@ def measure(job: Job, folder: Path) -> Measurement:
         for threads in job.threads:
             _compare(job, artifact, inputs, threads, result)
     except (TvmoptError, InputError) as err:
-        result.reason = str(err)
+        result.reason = one_line(err)
         return result
     _conclude(result)
     return result
