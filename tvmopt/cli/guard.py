@@ -69,11 +69,12 @@ def guarded(command: Callable[[], int | None]) -> int:
 def _code(err: BaseException) -> int:
     if isinstance(err, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
-    if isinstance(err, SystemExit):
-        return err.code if isinstance(err.code, int) else int(err.code is not None)
-    if isinstance(err, OSError) and err.errno == errno.EPIPE:
+    # Typer and rich turn a broken pipe into an exit with 1, which says something else here.
+    if isinstance(err, BrokenPipeError) or isinstance(err.__context__, BrokenPipeError):
         _discard_stdout()
         return BROKEN_PIPE
+    if isinstance(err, SystemExit):
+        return err.code if isinstance(err.code, int) else int(err.code is not None)
     say_error(_message(err))
     return BAD_INPUT
 
@@ -82,7 +83,7 @@ def _message(err: BaseException) -> str:
     if isinstance(err, TvmoptError):
         return str(err)
     if isinstance(err, typer.TyperException):
-        return f"{err.format_message()}; see tvmopt --help"
+        return _usage(err.format_message())
     if isinstance(err, MemoryError):
         return "this machine has too little memory for that"
     if isinstance(err, OSError):
@@ -94,6 +95,13 @@ def _message(err: BaseException) -> str:
         f"internal error, please report it: {type(err).__name__}: {err}; "
         f"{DEBUG}=1 shows where it happened"
     )
+
+
+def _usage(text: str) -> str:
+    """Return click's message in the form of ours."""
+    text = text.replace(". Did you mean", "; did you mean").rstrip(".")
+    text = text[:1].lower() + text[1:]
+    return text if text.endswith("?") else f"{text}; see tvmopt --help"
 
 
 def say_error(message: str) -> None:

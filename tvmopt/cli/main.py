@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 
 from tvmopt import __version__
-from tvmopt.cli import bench, compile, demo, eval, guard, inspect, profile, targets  # noqa: A004
+from tvmopt.cli import bench, compile, demo, eval, flags, guard, inspect, profile, targets  # noqa: A004
 from tvmopt.cli import run as run_verb
 
 app = typer.Typer(
     name="tvmopt",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,17 +28,21 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _tvmopt(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Say which it is."),
     ] = False,
+    debug: flags.Debug = False,  # noqa: ARG001
 ) -> None:
     """Compile ONNX models into stand-alone shared objects, and measure them.
 
     Exit codes: 0 done, 1 the result falls short of what was asked, 2 bad input, 130 Ctrl-C.
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 app.command("demo")(demo.demo)

@@ -128,7 +128,7 @@ def quality(engines: Sequence[Mapping[str, Any]]) -> str:
             )
         _rows(right, ["" for _ in engines])
         right.set_xscale("log")
-        right.set_xlim(0.1, 12 * max(sizes))
+        right.set_xlim(0.1, 30 * max(sizes))
         right.set_xlabel("to deploy: model and engine, MB")
         return _svg(figure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -104,7 +105,10 @@ class EngineProcess:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.communicate()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not sent yet has no reader any more
+                pipe and pipe.close()
+        self._process.wait()
         self._log.close()
 
     def _send(self, message: dict[str, Any]) -> None:

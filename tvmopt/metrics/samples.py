@@ -22,10 +22,13 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         DataError: The file is missing, no ``.npz``, damaged, or holds Python objects.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
                 raise DataError(f"{path}: must be an .npz file of named arrays, got a single array")
             return {name: arrays[name] for name in arrays.files}
+    except DataError:
+        raise
     except OSError as err:
         raise DataError(f"{path}: must be a readable .npz file: {err.strerror or err}") from err
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as err:

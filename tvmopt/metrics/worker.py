@@ -28,13 +28,13 @@ def time_runs(run: Callable[[], None], warm_seconds: float, seconds: float, most
         The time of each timed run, nanoseconds.
     """
     clock = time.perf_counter_ns
-    end = clock() + int(warm_seconds * 1e9)
+    end = clock() + warm_seconds * 1e9  # float: seconds may be infinite
     run()
     while clock() < end:
         run()
     times: list[int] = []
     start = clock()
-    end = start + int(seconds * 1e9)
+    end = start + seconds * 1e9
     while len(times) < most and (start < end or not times):
         run()
         now = clock()
