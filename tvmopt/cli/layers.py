@@ -66,7 +66,8 @@ def print_profile(described: Mapping[str, Any]) -> None:
         units.scaled(described["macs"]),
         units.percent(described["peak_share"], 0),
     )
-    show.table(("+layer", "+kernel", ">ms", ">predicted", ">share", ">MACs", ">of peak"), [*rows, total])
+    columns = ("+layer", "+kernel", ">ms", ">predicted", ">share", ">MACs", ">of peak")
+    show.table(columns, [*rows, total])
     times = f" x {threads} cores" if threads > 1 else ""
     show.line(
         f"peak: {units.digits(described['peak_gflops'], 4)} GFLOP/s a core{times}, measured just "

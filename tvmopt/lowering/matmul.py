@@ -9,7 +9,8 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.kernels import batch_matmul, gemm
 from tvmopt.kernels.batch_matmul import BatchMatmulSite, View
-from tvmopt.lowering.elementwise import match_tail
+from tvmopt.kernels.epilogue import Operand
+from tvmopt.lowering.elementwise import Tail, match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 
@@ -46,7 +47,8 @@ def match_batch_matmul(
 ) -> Replacement | None:
     """Return the kernel for a float product of two activations, or None.
 
-    A transpose that only feeds the product is read through its strides instead of being copied.
+    A transpose that only feeds the product is read through its strides instead of being copied, and
+    one that only takes its result is written through them.
     """
     call = node.value
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
@@ -57,6 +59,7 @@ def match_batch_matmul(
     batch, (m, n) = ir.shape(node.var)[:-2], ir.shape(node.var)[-2:]
     left, left_view, left_nodes = _operand(graph, call.args[0], batch)
     right, right_view, right_nodes = _operand(graph, call.args[1], batch)
+    result, output = _output(graph, tail)
     site = BatchMatmulSite(
         batch=batch,
         m=m,
@@ -64,7 +67,7 @@ def match_batch_matmul(
         n=n,
         left=left_view,
         right=right_view,
-        output=_view(ir.shape(node.var), range(len(batch) + 2), batch),
+        output=output,
         epilogue=tail.epilogue,
     )
     kernel_call = KernelCall(
@@ -80,8 +83,8 @@ def match_batch_matmul(
     return Replacement(
         site=f"matmul {ir.shape(call.args[0])} @ {ir.shape(call.args[1])}",
         call=kernel_call,
-        covered=tail.covered | left_nodes | right_nodes,
-        result=tail.result,
+        covered=tail.covered | left_nodes | right_nodes | {result.index},
+        result=result,
         layer=node.var.name,
     )
 
@@ -100,12 +103,32 @@ def _operand(
     return expr, _view(ir.shape(expr), range(len(ir.shape(expr))), batch), frozenset()
 
 
+def _output(graph: Graph, tail: Tail) -> tuple[Node, View]:
+    """Return the binding that the product gives, and how it lies in that tensor."""
+    shape, rank = ir.shape(tail.result.var), len(ir.shape(tail.result.var))
+    user = graph.only_user(tail.result.var)
+    dense = View(prod(shape), tuple(_strides(shape)[:-2]), shape[-1], 1)
+    if user is None or not ir.is_call_to(user.value, "relax.permute_dims"):
+        return tail.result, dense
+    axes = [int(a) for a in user.value.attrs.axes or reversed(range(rank))]
+    if axes[-1] != rank - 1 or Operand.TENSOR in tail.epilogue.operands:
+        return tail.result, dense
+    there = _strides(ir.shape(user.var))
+    strides = [there[axes.index(axis)] for axis in range(rank)]
+    return user, View(prod(shape), tuple(strides[:-2]), strides[-2], 1)
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """Return the strides of a dense tensor, elements."""
+    return [prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
 def _view(shape: tuple[int, ...], axes: list[int] | range, batch: tuple[int, ...]) -> View:
     """Return the view of a dense tensor of ``shape`` whose axes are permuted by ``axes``.
 
     Batch axes that the operand lacks, or has with extent 1, get stride 0: they are broadcast.
     """
-    dense = [prod(shape[i + 1 :]) for i in range(len(shape))]
+    dense = _strides(shape)
     strides, extents = [dense[a] for a in axes], [shape[a] for a in axes]
     missing = len(batch) - (len(shape) - 2)
     outer = [0] * missing + [
