@@ -8,8 +8,8 @@ After::
 
     y[i] = <polynomial in x[i]>   tvmopt.kernels.math, with its bounds
 
-float16 goes through float32. ``x ** 2``, ``x ** 0.5`` and ``T.rsqrt(x)`` become a product and
-square roots. Everything else, and float64, stays as it is.
+float16 goes through float32. ``x ** n`` for n up to 4, ``x ** 0.5`` and ``T.rsqrt(x)`` become
+products and square roots. Everything else, and float64, stays as it is.
 
 Source: none for the rewriting; the functions name theirs.
 """
@@ -59,8 +59,15 @@ def _rewrite(call: Call) -> Expr:
 
 def _power(call: Call) -> Expr:
     base, exponent = call.args
-    if isinstance(exponent, tirx.FloatImm) and exponent.value == 2.0:
-        return math.bind("base", base, lambda v: v * v)
-    if isinstance(exponent, tirx.FloatImm) and exponent.value == 0.5:
+    if not isinstance(exponent, tirx.FloatImm):
+        return call
+    if exponent.value == 0.5:
         return tirx.sqrt(base)
+    if exponent.value in (1.0, 2.0, 3.0, 4.0):
+        return math.bind("base", base, lambda v: _product(v, int(exponent.value)))
     return call
+
+
+def _product(base: Expr, count: int) -> Expr:
+    half = base if count < 4 else base * base
+    return {1: base, 2: base * base, 3: base * base * base, 4: half * half}[count]

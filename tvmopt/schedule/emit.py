@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import tvm_ffi
@@ -26,8 +27,37 @@ def emit(program: Program, target: CpuTarget) -> tirx.PrimFunc:
         T.func_name("main")
         T.func_attr({"tirx.noalias": True})
         scratch = _emit_groups(program, groups, target)
-    func = builder.get()
-    return func.with_attr("tvmopt.scratch_bytes", scratch) if scratch else func
+    func = builder.get().without_attr("global_symbol")  # its name is the module's to give
+    if scratch:
+        func = func.with_attr("tvmopt.scratch_bytes", scratch)
+    inplace = _inplace(program, groups)
+    return func.with_attr("tvmopt.inplace", inplace) if inplace else func
+
+
+def _inplace(program: Program, groups: list[Group]) -> list[int]:
+    """Return the parameters whose buffer the output may share.
+
+    Each element of the output may depend on the same element of the parameter, but on no other.
+    """
+    if len(groups) != 1 or len(groups[0].bodies) != 1:
+        return []
+    (body,) = groups[0].bodies
+    if body.stage.start:
+        return []
+    output = body.stage.buffers[0]
+    return [
+        number
+        for number, param in enumerate(program.params)
+        if param not in program.outputs
+        and (shape(param), param.dtype) == (shape(output), output.dtype)
+        and _only_reads(body, param, body.stage.indices)
+    ]
+
+
+def _only_reads(body: Body, param: tirx.Buffer, indices: Sequence[Expr]) -> bool:
+    reads = [load for load in body.reads if load.source == param]
+    wanted = tvm_ffi.StructuralKey(list(indices))
+    return bool(reads) and all(tvm_ffi.StructuralKey(list(r.indices)) == wanted for r in reads)
 
 
 def _bodies(program: Program) -> list[Body]:

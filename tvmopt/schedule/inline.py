@@ -25,7 +25,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
-from tvmopt.schedule.expressions import IF_THEN_ELSE, is_call, loads, substitute
+from tvmopt.schedule.expressions import IF_THEN_ELSE, is_call, linear, loads, substitute
 from tvmopt.schedule.stages import Program, Stage
 
 # What a stage may cost to be computed again rather than stored and loaded: a store and a load, and
@@ -40,16 +40,18 @@ def stored_stages(program: Program) -> tuple[Stage, ...]:
     producer = {stage.buffers[0]: stage for stage in program.stages}
     outputs = set(program.outputs)
     demands: dict[int, dict[object, int]] = {}
+    roots: dict[int, Stage] = {}
     stored = []
     for stage in reversed(program.stages):
         wanted = demands.get(id(stage), {})
         if _must_store(stage, outputs) or not _cheaper_inline(stage, wanted):
             stored.append(stage)
-            places = [(id(stage), stage.indices, stage.steps)]
+            roots[id(stage)] = stage
+            places = [(id(stage), stage.indices)]
         else:
-            places = [(root, key.key, steps) for (root, key), steps in wanted.items()]
-        for root, indices, steps in places:
-            _demand(stage, root, tuple(indices), steps, producer, demands)
+            places = [(root, key.key) for root, key in wanted]
+        for root, indices in places:
+            _demand(stage, roots[root], tuple(indices), producer, demands)
     return tuple(reversed(stored))
 
 
@@ -63,9 +65,8 @@ def _cheaper_inline(stage: Stage, wanted: Mapping[object, int]) -> bool:
 
 def _demand(
     stage: Stage,
-    root: int,
+    root: Stage,
     indices: tuple[Expr, ...],
-    steps: int,
     producer: Mapping[tirx.Buffer, Stage],
     demands: dict[int, dict[object, int]],
 ) -> None:
@@ -74,8 +75,24 @@ def _demand(
     for value in stage.values:
         for load in loads(value):
             if load.source in producer:
-                key = tvm_ffi.StructuralKey([substitute(index, at) for index in load.indices])
-                demands.setdefault(id(producer[load.source]), {})[root, key] = steps
+                source = producer[load.source]
+                read = [substitute(index, at) for index in load.indices]
+                # Distinct steps that read distinct elements are no more than there are elements,
+                # even if all else is masked by a condition (as in a concatenation).
+                steps = min(root.steps, source.size) if _injective(read, root) else root.steps
+                wanted = demands.setdefault(id(source), {})
+                wanted[id(root), tvm_ffi.StructuralKey(read)] = steps
+
+
+def _injective(indices: list[Expr], root: Stage) -> bool:
+    """Say whether no two steps of ``root`` have the same indices."""
+    axes = {axis.var for axis in (*root.spatial, *root.reduce)}
+    alone: set[tirx.Var] = set()
+    for index in indices:
+        form = linear(index)
+        if not form.opaque and len(form.coefficients) == 1:
+            alone.update(form.coefficients)
+    return axes <= alone
 
 
 def place(stage: Stage, indices: Sequence[Expr]) -> dict[tirx.Var, Expr]:

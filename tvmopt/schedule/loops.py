@@ -8,7 +8,7 @@ from math import prod
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr
+from tvm.ir import Call, Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule.expressions import Axis, loads, substitute
@@ -21,20 +21,32 @@ PARALLEL_CYCLES = 20_000
 # Tasks for each core, so that one core that falls behind does not hold up the rest.
 TASKS_PER_CORE = 4
 
+_ARITHMETIC = (
+    tirx.Add,
+    tirx.Sub,
+    tirx.Mul,
+    tirx.Div,
+    tirx.Max,
+    tirx.Min,
+    tirx.Select,
+    Call,
+)
+
 Values = Mapping[tirx.Var, Expr]
 
 
 def cycles(nest: Nest, rounds: int, target: CpuTarget) -> float:
     """Estimate the cycles of ``rounds`` rounds of a nest: two vector operations start in each."""
-    operations = sum(_nodes(value) for value in nest.expressions())
+    operations = sum(map(_operations, nest.expressions()))
     memory = 1 + sum(len(loads(value)) for value in nest.expressions())
     return rounds * nest.steps * (operations + memory) / (2 * target.lanes(32))
 
 
-def _nodes(value: Expr) -> int:
-    """Return the arithmetic operations of an expression, roughly: its printed operators."""
-    text = str(value)
-    return sum(text.count(sign) for sign in (" + ", " - ", " * ", " / ", "T.max", "T.min"))
+def _operations(value: Expr) -> int:
+    """Return the arithmetic operations of an expression, index arithmetic included."""
+    found: list[Expr] = []
+    tvm_ffi.structural_walk(value, (_ARITHMETIC, found.append))
+    return len(found) + 3 * sum(isinstance(node, tirx.Div) for node in found)  # 4 cycles or more
 
 
 def tasks_for(work_cycles: float, rounds: int, target: CpuTarget) -> int:
@@ -107,14 +119,25 @@ def name_values(
             T.buffer_store(cells[var], value, [lane])
             known[var] = T.Bind(cells[var][lane])
         else:
-            known[var] = T.Bind(value)
+            known[var] = name_value(value)
     return known
+
+
+def name_value(value: Expr) -> Expr:
+    """Emit a name for ``value``, unless TVM's bounds analysis fails on it.
+
+    Of an integer that is cast from a vector of conditions it tries to make a scalar (TVM 0.27).
+    """
+    casts: list[tirx.Cast] = []
+    tvm_ffi.structural_walk(value, (tirx.Cast, casts.append))
+    counted = any(str(cast.value.ty.dtype) == "bool" for cast in casts)
+    return value if counted and not str(value.ty.dtype).startswith("float") else T.Bind(value)
 
 
 def allocate_cells(nest: Nest, lanes: int) -> dict[tirx.Var, tirx.Buffer]:
     """Emit the memory that ``name_values`` needs for a nest's bindings."""
     return {
-        var: T.alloc_buffer((lanes,), str(value.ty.dtype), scope="local")
+        var: T.alloc_buffer((lanes,), str(value.ty.dtype))
         for var, value in nest.bindings
         if needs_cell(value)
     }

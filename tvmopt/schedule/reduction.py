@@ -25,7 +25,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule.expressions import Axis, substitute, variables
-from tvmopt.schedule.loops import Values, allocate_cells, index, name_values
+from tvmopt.schedule.loops import Values, allocate_cells, index, name_value, name_values
 from tvmopt.schedule.nests import Nest
 from tvmopt.targets.description import CpuTarget
 
@@ -167,9 +167,7 @@ def _each_lane(size: int, width: int, body: Callable[[Expr, Expr], None]) -> Non
 
 
 def _allocate(nest: Nest, size: int, width: int) -> _Accumulators:
-    buffers = tuple(
-        T.alloc_buffer((size,), str(partial.ty.dtype), scope="local") for partial in nest.partials
-    )
+    buffers = tuple(T.alloc_buffer((size,), str(partial.ty.dtype)) for partial in nest.partials)
     return _Accumulators(buffers, size, width, allocate_cells(nest, width))
 
 
@@ -184,7 +182,7 @@ def _accumulate(nest: Nest, values: Values, sums: _Accumulators, at: Expr, lane:
         for partial, buffer in zip(nest.partials, sums.buffers, strict=True)
     }
     known = name_values(nest.bindings, {**values, **partials}, sums.cells, lane)
-    updated = [T.Bind(substitute(value, known)) for value in nest.values]
+    updated = [name_value(substitute(value, known)) for value in nest.values]
     for buffer, value in zip(sums.buffers, updated, strict=True):
         T.buffer_store(buffer, value, [at])
 

@@ -23,7 +23,8 @@ def schedule_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
             key = tvm_ffi.StructuralKey(func)
             if key not in done:
                 done[key] = _schedule(func, target)
-            scheduled[name] = done[key].with_attr("tvmopt.kernel", _kernel_name(name.name_hint))
+            kernel = _kernel_name(name.name_hint, func)
+            scheduled[name] = done[key].with_attr("tvmopt.kernel", kernel)
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
     for name, func in scheduled.items():
         result[name] = func
@@ -36,5 +37,12 @@ def _schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
     return func if program is None else emit(program, target)
 
 
-def _kernel_name(name: str) -> str:
-    return re.sub(r"\d+$", "", name)
+_TYPES = {"float": "f", "int": "s", "uint": "u", "bool": "b"}
+
+
+def _kernel_name(name: str, func: tirx.PrimFunc) -> str:
+    """Return, for a function ``fused_tir_exp_add2`` of float32, ``f32_exp_add``."""
+    parts = re.sub(r"\d+(?=_|$)", "", name).split("_")
+    operators = "_".join(part for part in parts if part not in ("fused", "tir", "te"))
+    kind, bits = re.fullmatch(r"([a-z]+)(\d*)", str(func.params[-1].dtype)).groups()
+    return f"{_TYPES.get(kind, kind)}{bits or 8}_{operators}"

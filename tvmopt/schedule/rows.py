@@ -21,7 +21,7 @@ from tvm.ir import Expr, TensorLoad
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule import reduction
-from tvmopt.schedule.expressions import Axis
+from tvmopt.schedule.expressions import Axis, loads, variables
 from tvmopt.schedule.loops import Values, cycles, index, sweep, tasks_for
 from tvmopt.schedule.nests import Nest, merge_own
 from tvmopt.targets.description import CpuTarget
@@ -96,6 +96,28 @@ def _cut(nest: Nest, inner: Axis, first: Expr, size: int, local: Sequence[tirx.B
     return replace(nest, spatial=(*nest.spatial, lane))
 
 
+def _multiply_by_reciprocals(nest: Nest, local: Sequence[tirx.Buffer]) -> Nest:
+    """Return the nest with divisions by what is the same all along its innermost loop replaced.
+
+    Only by what the group itself reduced (the sum of a softmax), which is rounded anyway: this
+    rounds once more. LLVM then divides once, outside the loop.
+    """
+    if nest.start or not nest.spatial:
+        return nest
+    inner = nest.spatial[-1].var
+    named = frozenset(var for var, _ in nest.bindings)
+
+    def rewrite(node: tirx.Div) -> Expr:
+        reads = loads(node.b)
+        fixed = not variables(node.b) & (named | {inner})
+        own = bool(reads) and all(load.source in local for load in reads)
+        if str(node.ty.dtype) != "float32" or not (fixed and own):
+            return node
+        return node.a * (tirx.const(1.0, "float32") / node.b)
+
+    return nest.map(lambda value: tvm_ffi.structural_map(value, (tirx.Div, rewrite)))
+
+
 def _emit_rounds(
     axes: Sequence[Axis],
     nests: Sequence[Nest],
@@ -103,7 +125,7 @@ def _emit_rounds(
     width: int,
     target: CpuTarget,
 ) -> int:
-    nests = [merge_own(nest) for nest in nests]
+    nests = [_multiply_by_reciprocals(merge_own(nest), local) for nest in nests]
     rounds = prod(axis.extent for axis in axes)
     tasks = tasks_for(sum(cycles(nest, rounds, target) for nest in nests), rounds, target)
     allocated: dict[tirx.Var, Expr] = {}
