@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmarks.speed.targets import target_of
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
 REACHED, FASTER, SLOWER = "#009e73", "#56b4e9", "#d55e00"
+CHARACTERS_AN_INCH = 16  # at the caption's size, on the safe side
 INK, FAINT = "#222222", "#bbbbbb"
 TICKS = (0.1, 0.2, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 
@@ -32,12 +34,12 @@ def draw(rows: Sequence[Row], threads: Sequence[int], machine: str, path: Path) 
     shown.sort(key=lambda row: (find_timing(row, threads[0]) or {})["ratio"])
     # Text stays text, and the file the same for the same numbers.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "speed", "font.size": 9}):
-        figure = Figure(figsize=(4.2 + 3.6 * len(threads), 1.7 + 0.24 * len(shown)), dpi=120)
+        figure = Figure(figsize=(4.2 + 3.6 * len(threads), 1.9 + 0.24 * len(shown)), dpi=120)
         axes = figure.subplots(1, len(threads), sharey=True, sharex=True, squeeze=False)[0]
         for axis, count in zip(axes, threads, strict=True):
             _draw_bars(axis, shown, count)
         _frame(axes[0], shown, threads)
-        _caption(figure, machine)
+        _caption(figure, machine, len(threads))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
     return True
@@ -91,14 +93,13 @@ def _frame(axis: Axes, rows: Sequence[Row], threads: Sequence[int]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _caption(figure: Figure, machine: str) -> None:
+def _caption(figure: Figure, machine: str, panels: int) -> None:
     height = figure.get_figheight()
-    figure.suptitle(
-        "tvmopt beside ONNX Runtime and OpenVINO", x=0.01, y=1 - 0.1 / height, ha="left", va="top"
-    )
-    figure.text(
-        0.01, 1 - 0.36 / height, machine, ha="left", va="top", fontsize=7.5, color="#666666"
-    )
+    caption = textwrap.fill(machine, int(CHARACTERS_AN_INCH * figure.get_figwidth()))
+    top = 1 - 0.1 / height
+    at_top: dict[str, Any] = {"ha": "left", "va": "top"}
+    figure.text(0.01, top, "tvmopt beside ONNX Runtime and OpenVINO", fontsize=11, **at_top)
+    figure.text(0.01, top - 0.26 / height, caption, fontsize=7.5, color="#666666", **at_top)
     figure.legend(
         handles=[
             Patch(color=REACHED, label="as fast as asked"),
@@ -108,7 +109,7 @@ def _caption(figure: Figure, machine: str) -> None:
             Line2D([], [], color=INK, linewidth=1.1, label="quartiles of the rounds"),
         ],
         loc="lower left",
-        ncols=5,
+        ncols=5 if panels > 1 else 3,
         frameon=False,
         fontsize=7.5,
         bbox_to_anchor=(0.0, 0.0),
@@ -118,7 +119,7 @@ def _caption(figure: Figure, machine: str) -> None:
     figure.subplots_adjust(
         left=2.7 / figure.get_figwidth(),
         right=0.985,
-        top=1 - 0.85 / height,
-        bottom=0.8 / height,
+        top=1 - 0.95 / height,
+        bottom=(0.8 if panels > 1 else 0.95) / height,
         wspace=0.06,
     )
