@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tvm
 from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep
+from tvm import relax
 
 from tvmopt.errors import TvmoptError, UnsupportedError
 from tvmopt.frontend.onnx import load
@@ -26,36 +28,64 @@ def compile_and_run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.nda
     Returns:
         The outputs, in the model's order.
     """
-    import tvm  # noqa: PLC0415
-    from tvm import relax  # noqa: PLC0415
-
-    model = load(path, {name: value.shape for name, value in inputs.items()})
+    model = load(path, _shapes(inputs))
     target = tvm.target.Target("llvm")
     with target:
         pipeline = relax.get_default_pipeline(target)
         built = relax.build(model.mod, target, relax_pipeline=pipeline)
     machine = relax.VirtualMachine(built, tvm.cpu())
-    arrays = [
-        tvm.runtime.tensor(np.asarray(inputs[spec.name], order="C")) for spec in model.inputs
-    ]
+    arrays = [tvm.runtime.tensor(np.asarray(inputs[spec.name], order="C")) for spec in model.inputs]
     result = machine["main"](*arrays)
     return [out.numpy() for out in (result if len(model.outputs) > 1 else [result])]
 
 
-def _array(value: np.ndarray | onnx.TensorProto) -> np.ndarray:
-    """Return an input as an array; ONNX hands over as protobuf what NumPy has no type for."""
+def _shapes(inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in inputs.items()}
+
+
+def array(value: np.ndarray | onnx.TensorProto) -> np.ndarray:
+    """Return a tensor of a case as an array; ONNX uses protobuf for what NumPy has no type for."""
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
     return np.asarray(value)
 
 
-class TvmoptRep(BackendRep):
-    """A model that is compiled when its input arrives.
+def specialize(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Return the model as tvmopt takes it, and the inputs that are left.
 
-    ONNX's cases hand over as inputs what a model holds as constants: shapes, axes, bounds. tvmopt
-    wants those at compile time, so where it says that a value must be constant, every input but
-    the first becomes an initializer of the model.
+    ONNX's cases hand over as inputs what a real model holds as constants: shapes, axes, bounds.
+    tvmopt wants those at compile time. So where it does not take a case as it is, every input but
+    the first becomes an initializer.
+
+    Raises:
+        TvmoptError: tvmopt takes it neither way.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "case.onnx"
+        path.write_bytes(model.SerializeToString())
+        try:
+            load(path, _shapes(feeds))
+        except UnsupportedError:
+            if len(feeds) < 2:
+                raise
+        else:
+            return model, dict(feeds)
+        frozen = onnx.ModelProto()
+        frozen.CopyFrom(model)
+        left = dict(feeds)
+        for value in list(frozen.graph.input)[1:]:
+            tensor = numpy_helper.from_array(left.pop(value.name), value.name)
+            frozen.graph.initializer.append(tensor)
+            frozen.graph.input.remove(value)
+        path.write_bytes(frozen.SerializeToString())
+        load(path, _shapes(left))
+        return frozen, left
+
+
+class TvmoptRep(BackendRep):
+    """A model that is compiled when its input, and so its shape, arrives."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -63,23 +93,11 @@ class TvmoptRep(BackendRep):
     def run(self, inputs: Sequence[np.ndarray], **_kwargs: Any) -> tuple[np.ndarray, ...]:
         """Compile for the shapes of ``inputs``, in the graph's order, and run once."""
         names = [value.name for value in self.model.graph.input]
-        feeds = dict(zip(names, map(_array, inputs), strict=True))
+        feeds = dict(zip(names, map(array, inputs), strict=True))
+        model, feeds = specialize(self.model, feeds)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "case.onnx"
-            path.write_bytes(self.model.SerializeToString())
-            try:
-                return tuple(compile_and_run(path, feeds))
-            except UnsupportedError:
-                if len(feeds) < 2:
-                    raise
-            frozen = onnx.ModelProto()
-            frozen.CopyFrom(self.model)
-            for value in list(frozen.graph.input)[1:]:
-                frozen.graph.initializer.append(
-                    numpy_helper.from_array(feeds.pop(value.name), value.name)
-                )
-                frozen.graph.input.remove(value)
-            path.write_bytes(frozen.SerializeToString())
+            path.write_bytes(model.SerializeToString())
             return tuple(compile_and_run(path, feeds))
 
 

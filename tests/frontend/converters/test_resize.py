@@ -117,6 +117,6 @@ def test_unchanged_size_is_nothing(save: Callable[..., Path]) -> None:
 
 def test_unknown_mode_is_refused(save: Callable[..., Path]) -> None:
     path = resize(save, "scales", [1, 1, 1.5, 1.5], mode="lanczos")
-    message = r"node 'resize' \(Resize\): mode must be nearest, linear or cubic, got 'lanczos'"
+    message = r"node 'y' \(Resize\): mode must be nearest, linear or cubic, got 'lanczos'"
     with pytest.raises(UnsupportedError, match=message):
         load(path)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tvmopt.frontend.converters import (
     conv,
     elementwise,
+    gather,
     layout,
     linear,
     norm,
@@ -18,7 +19,7 @@ from tvmopt.frontend.converters import (
 from tvmopt.frontend.converters.node import Converter
 from tvmopt.frontend.converters.tvm_table import tvm_converters
 
-_FAMILIES = (conv, elementwise, layout, linear, norm, padding, pool, quantized, resize)
+_FAMILIES = (conv, elementwise, gather, layout, linear, norm, padding, pool, quantized, resize)
 
 
 def converter_table() -> Mapping[tuple[str, str], Converter]:
