@@ -239,28 +239,58 @@ def apply(epilogue: Epilogue, x: np.ndarray, extra: list[np.ndarray], lanes: int
     return run(prim_func("epilogue", body, {}), x, *extra)
 
 
-def inner_loops(assembly: str) -> list[list[str]]:
-    """Return the instructions of each loop that holds no other, from a jump back to its label."""
-    lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
-    labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"\.LBB\w+:$", line)}
-    jumps = [(i, re.search(r"\.LBB\w+$", line)) for i, line in enumerate(lines)]
-    ranges = {
-        (labels[m[0]], i) for i, m in jumps if m and not lines[i].startswith(".") and m[0] in labels
-    }
-    back = sorted((start, end) for start, end in ranges if start <= end)
-    innermost = [
-        (start, end)
-        for start, end in back
-        if not any((start, end) != (s, e) and start <= s and e <= end for s, e in back)
-    ]
-    code = [[line for line in lines[s : e + 1] if line] for s, e in innermost]
-    return [[line for line in body if not re.match(r"\.|\w+:", line)] for body in code]
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop of a compiled kernel.
+
+    Attributes:
+        code: Its instructions, from the label to the jump back.
+        stack: How an operand on the stack is spelled in this function.
+    """
+
+    code: tuple[str, ...]
+    stack: str
+
+    @property
+    def spills(self) -> list[str]:
+        """Instructions that touch the stack."""
+        return [line for line in self.code if re.search(self.stack, line)]
+
+    @property
+    def calls(self) -> list[str]:
+        """Instructions that call a function."""
+        return [line for line in self.code if re.match(r"(call\w*|bl|blr)\b", line)]
+
+    def multiply_adds(self, target: CpuTarget) -> int:
+        """Return how many instructions multiply and add whole registers of the target."""
+        return sum(is_multiply_add(line, target) for line in self.code)
 
 
-def hot_loops(func: tirx.PrimFunc, target: CpuTarget) -> list[list[str]]:
+def inner_loops(assembly: str) -> list[Loop]:
+    """Return each loop that holds no other: what lies between a label and a jump back to it."""
+    found: list[Loop] = []
+    for function in re.split(r"\n(?=[A-Za-z_]\w*:)", assembly):
+        # Where it is no frame pointer, rbp is a register like any other.
+        framed = re.search(r"movq\s+%rsp, %rbp", function)
+        stack = r"%rsp|%rbp" if framed else r"%rsp|\bsp\b|\bx29\b"
+        lines = [line.split("#")[0].strip() for line in function.splitlines()]
+        labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"\.LBB\w+:$", line)}
+        back = set[tuple[int, int]]()
+        for i, line in enumerate(lines):
+            jump = re.match(r"[a-z].*(\.LBB\w+)$", line)
+            if jump and labels[jump[1]] <= i:
+                back.add((labels[jump[1]], i))
+        for start, end in sorted(back):
+            if not any((s, e) != (start, end) and start <= s and e <= end for s, e in back):
+                code = [line for line in lines[start : end + 1] if re.match(r"[a-z]\S*", line)]
+                found.append(Loop(tuple(code), stack))
+    return found
+
+
+def hot_loops(func: tirx.PrimFunc, target: CpuTarget) -> list[Loop]:
     """Return the innermost loops of a kernel's code that multiply and add vectors."""
     loops = inner_loops(build(func, target).inspect_source("asm"))
-    return [body for body in loops if any(is_multiply_add(line, target) for line in body)]
+    return [loop for loop in loops if loop.multiply_adds(target)]
 
 
 def is_multiply_add(line: str, target: CpuTarget) -> bool:
@@ -291,7 +321,6 @@ def kit() -> SimpleNamespace:
         convolution=convolution,
         gamma=gamma,
         hot_loops=hot_loops,
-        is_multiply_add=is_multiply_add,
         operands=operands,
         run=run,
         windows=windows,
