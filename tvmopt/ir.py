@@ -6,6 +6,7 @@ TVM renames these spellings between releases, so no other file uses them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import tvm
@@ -13,7 +14,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator
 
 
-def is_call_to(expr: relax.Expr, *ops: str) -> bool:
+def is_call_to(expr: relax.Expr | None, *ops: str) -> TypeGuard[relax.Call]:
     """Say whether ``expr`` calls one of the Relax operators, such as ``"relax.matmul"``."""
     return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name in ops
 
@@ -37,6 +38,11 @@ def float_constant(expr: relax.Expr) -> np.ndarray | None:
 def shape(expr: relax.Expr) -> tuple[int | str, ...]:
     """Return a tensor's shape; a dimension not known at compile time is given by its name."""
     return tuple(int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in expr.ty.shape)
+
+
+def static_shape(expr: relax.Expr) -> tuple[int, ...]:
+    """Return the shape of a tensor all of whose dimensions are known at compile time."""
+    return tuple(int(d) for d in expr.ty.shape)
 
 
 def dtype(expr: relax.Expr) -> str:

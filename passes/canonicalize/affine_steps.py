@@ -28,7 +28,8 @@ class Affine:
         return Affine(scale=self.scale * first.scale, shift=self.scale * first.shift + self.shift)
 
 
-IDENTITY = Affine(scale=np.float64(1.0), shift=np.float64(0.0))
+_ZERO, _ONE, _MINUS_ONE = (np.asarray(v, np.float64) for v in (0.0, 1.0, -1.0))
+IDENTITY = Affine(scale=_ONE, shift=_ZERO)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,7 @@ def affine_step(
         return None
     if value.op.name == "relax.negative" and isinstance(value.args[0], relax.Var):
         return AffineStep(
-            data=value.args[0], between=None, map=Affine(scale=np.float64(-1.0), shift=_ZERO)
+            data=value.args[0], between=None, map=Affine(scale=_MINUS_ONE, shift=_ZERO)
         )
     make = _BINARY.get(value.op.name)
     return None if make is None else _binary(value, var, axis, make)
@@ -84,17 +85,14 @@ def channel_values(expr: relax.Expr, shape: tuple[int, ...], axis: int) -> np.nd
     if dims and dims[axis] not in (1, shape[axis]):
         return None
     flat = value.astype(np.float64).reshape(-1)
-    return flat[0] if flat.size == 1 else flat
+    return flat.reshape(()) if flat.size == 1 else flat
 
 
-_ZERO = np.float64(0.0)
 _BINARY: dict[str, Callable[[np.ndarray, bool], Affine | None]] = {
-    "relax.add": lambda c, _: Affine(scale=np.float64(1.0), shift=c),
+    "relax.add": lambda c, _: Affine(scale=_ONE, shift=c),
     "relax.multiply": lambda c, _: Affine(scale=c, shift=_ZERO),
     "relax.subtract": lambda c, constant_first: (
-        Affine(scale=np.float64(-1.0), shift=c)
-        if constant_first
-        else Affine(scale=np.float64(1.0), shift=-c)
+        Affine(scale=_MINUS_ONE, shift=c) if constant_first else Affine(scale=_ONE, shift=-c)
     ),
     "relax.divide": lambda c, constant_first: (
         None if constant_first or not np.all(c) else Affine(scale=1.0 / c, shift=_ZERO)
@@ -112,7 +110,7 @@ def _binary(
     data, other = reversed(call.args) if constant_first else call.args
     if not isinstance(data, relax.Var) or ir.shape(data) != ir.shape(var):
         return None
-    value = channel_values(other, ir.shape(var), axis)
+    value = channel_values(other, ir.static_shape(var), axis)
     result = None if value is None else make(value, constant_first)
     return None if result is None else AffineStep(data=data, between=None, map=result)
 
@@ -124,12 +122,13 @@ def _batch_norm(
     if item.index != 0 or not ir.is_call_to(norm, "relax.nn.batch_norm") or norm.attrs.training:
         return None
     rank = len(ir.shape(norm.args[0]))
-    params = [ir.float_constant(a) for a in norm.args[1:]]
-    if norm.attrs.axis % rank != axis or any(p is None for p in params):
+    values_of = (ir.float_constant(a) for a in norm.args[1:])
+    params = [p.astype(np.float64) for p in values_of if p is not None]
+    if norm.attrs.axis % rank != axis or len(params) != 4:
         return None
     if not isinstance(norm.args[0], relax.Var):
         return None
-    gamma, beta, mean, variance = (p.astype(np.float64) for p in params)
+    gamma, beta, mean, variance = params
     scale = 1.0 / np.sqrt(variance + norm.attrs.epsilon)
     scale = scale * gamma if norm.attrs.scale else scale
     shift = -mean * scale + (beta if norm.attrs.center else 0.0)

@@ -48,24 +48,24 @@ class _Canonicalizer:
         if not ir.is_call_to(value, "relax.matmul"):
             return value
         x, weight = value.args
-        rows, matrix = ir.shape(x), ir.shape(weight)
+        rows, matrix = ir.static_shape(x), ir.static_shape(weight)
         if len(rows) == 1 or len(matrix) == 1:
             self._note(var, reason="a vector is a matrix of one row or column")
             return self._vector(var, value)
-        batch = matrix[:-2]
-        if ir.is_constant(weight) and batch and math.prod(batch) == 1 and len(rows) >= len(matrix):
+        batch, array = matrix[:-2], ir.constant(weight)
+        if array is not None and batch and math.prod(batch) == 1 and len(rows) >= len(matrix):
             self._note(var, reason="the batch of the constant has one element")
-            matrix_of = ir.constant(weight).reshape(matrix[-2:])
-            return ir.with_changes(value, [x, relax.const(matrix_of, ir.dtype(weight))])
+            plain = relax.const(array.reshape(matrix[-2:]), ir.dtype(weight))
+            return ir.with_changes(value, [x, plain])
         return value
 
     def _vector(self, var: relax.Var, call: relax.Call) -> relax.Call:
         """Give a vector on the left a row, one on the right a column, and take it off again."""
         left, right = call.args
         if len(ir.shape(left)) == 1:
-            left = self._reshape(left, (1, *ir.shape(left)), f"{var.name}_row")
+            left = self._reshape(left, (1, *ir.static_shape(left)), f"{var.name}_row")
         if len(ir.shape(right)) == 1:
-            right = self._reshape(right, (*ir.shape(right), 1), f"{var.name}_column")
+            right = self._reshape(right, (*ir.static_shape(right), 1), f"{var.name}_column")
         matrix = self.graph.emit(ir.with_changes(call, [left, right]), f"{var.name}_matrix")
         return relax.op.reshape(matrix, ir.shape(var))
 

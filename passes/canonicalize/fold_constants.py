@@ -119,9 +119,9 @@ def evaluate(call: relax.Call, mod: tvm.IRModule, var: relax.Var) -> np.ndarray:
         mod: Where the PrimFuncs are that it may call.
         var: The variable it is bound to, for the type of the result.
     """
-    move = _MOVES.get(call.op.name)
-    if move is not None:
-        result = move(ir.constant(call.args[0]), call, var)
+    move, value = _MOVES.get(call.op.name), ir.constant(call.args[0]) if call.args else None
+    if move is not None and value is not None:
+        result = move(value, call, var)
         if result is not None:
             return np.array(result, order="C")
     return _run(call, mod)
@@ -140,7 +140,7 @@ def _run(call: relax.Call, mod: tvm.IRModule) -> np.ndarray:
 
 
 def _reshape(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray:
-    return value.reshape(ir.shape(var))
+    return value.reshape(ir.static_shape(var))
 
 
 def _permute(value: np.ndarray, call: relax.Call, _var: relax.Var) -> np.ndarray:
@@ -149,7 +149,7 @@ def _permute(value: np.ndarray, call: relax.Call, _var: relax.Var) -> np.ndarray
 
 
 def _broadcast(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray:
-    return np.broadcast_to(value, ir.shape(var))
+    return np.broadcast_to(value, ir.static_shape(var))
 
 
 def _cast(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray | None:

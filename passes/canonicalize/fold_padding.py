@@ -85,14 +85,14 @@ class _Folder:
 
     def _pad(self, data: relax.Expr) -> _Pad | None:
         """Find the pad that makes ``data``, perhaps behind a reshape that only moves ones."""
-        call, seen = self.graph.definition(data), ir.shape(data)
+        call, seen = self.graph.definition(data), ir.static_shape(data)
         if ir.is_call_to(call, "relax.reshape"):
             data = call.args[0]
             call = self.graph.definition(data)
         if not ir.is_call_to(call, "relax.nn.pad"):
             return None
         flat = [int(w) for w in call.attrs.pad_width]
-        place = _same_axes(ir.shape(data), seen)
+        place = _same_axes(ir.static_shape(data), seen)
         if place is None or any(w for w in flat if w < 0):
             return None
         before, after = [0] * len(seen), [0] * len(seen)

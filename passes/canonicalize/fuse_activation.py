@@ -100,10 +100,11 @@ def _is_hard_swish(graph: Rebuild, coefficient: float, x: relax.Expr, gate: rela
     if not ir.is_call_to(call, "relax.clip") or ir.scalar(call.args[1]) != 0.0:
         return False
     line = plus(graph, call.args[0])
-    scaled = None if line is None else product(graph, line[0])
+    if line is None:
+        return False
+    scaled = product(graph, line[0])
     return (
-        scaled is not None
-        and is_all(scaled.factors, x, 1)
+        is_all(scaled.factors, x, 1)
         and is_near(coefficient * scaled.coefficient, 1.0 / 6.0)
         and is_near(coefficient * line[1], 0.5)
         and is_near(coefficient * ir.scalar(call.args[2]), 1.0)

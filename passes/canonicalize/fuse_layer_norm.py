@@ -108,7 +108,7 @@ class _Fuser:
             return None
         if not is_all(square.factors, deviation, 2):
             return None
-        dims = tuple(ir.shape(x)[a] for a in mean.axes)
+        dims = tuple(ir.static_shape(x)[a] for a in mean.axes)
         ones, zeros = (relax.const(make(dims, ir.dtype(x))) for make in (np.ones, np.zeros))
         return relax.op.nn.layer_norm(x, ones, zeros, list(mean.axes), line[1])
 
@@ -159,7 +159,7 @@ class _Fuser:
 def _as_parameter(norm: relax.Call, parameter: relax.Expr) -> np.ndarray | None:
     """Return a constant as a tensor over the normalized axes, if it varies along no other."""
     value = ir.float_constant(parameter)
-    dims = ir.shape(norm.args[0])
+    dims = ir.static_shape(norm.args[0])
     if value is None or value.ndim > len(dims):
         return None
     axes = [int(a) % len(dims) for a in norm.attrs.axes]
@@ -168,4 +168,4 @@ def _as_parameter(norm: relax.Call, parameter: relax.Expr) -> np.ndarray | None:
         return None
     # The axes are ascending, so what is left after dropping the others is in their order.
     kept = padded.reshape([padded.shape[a] for a in axes])
-    return np.array(np.broadcast_to(kept, [dims[a] for a in axes]), order="C")
+    return np.broadcast_to(kept, [dims[a] for a in axes]).copy()

@@ -7,7 +7,7 @@ import math
 from tvm import relax
 
 from tvmopt import ir
-from tvmopt.passes.canonicalize.layout_store import Held, Store, moves, static_shape
+from tvmopt.passes.canonicalize.layout_store import Held, Store, moves
 from tvmopt.passes.canonicalize.views import Shape, View, plain, reshape
 
 
@@ -16,9 +16,9 @@ def elementwise(store: Store, call: relax.Call, var: relax.Var) -> Held:
 
     Operands stored in another order are moved; constants and what has one element are not.
     """
-    shape = static_shape(var)
+    shape = ir.static_shape(var)
     held = {
-        i: _padded(store.get(arg), shape)
+        i: _padded(store.tensor(arg), shape)
         for i, arg in enumerate(call.args)
         if isinstance(arg.ty, relax.TensorType)
     }
@@ -87,11 +87,11 @@ def _broadcast_view(frame: View, logical: Shape) -> View:
 def _fit(store: Store, held: Held, frame: View, operand: relax.Expr) -> relax.Expr:
     """Return an operand stored so that it broadcasts against ``frame``."""
     expr = store.place(held, _broadcast_view(frame, held.view.logical))
-    if not ir.is_constant(expr):
+    value = ir.constant(expr)
+    if value is None:
         return expr
     # A constant keeps the rank it had where that is enough, so that what was right stays as it is.
-    value = ir.constant(expr)
-    rank = min(value.ndim, len(static_shape(operand)))
+    rank = min(value.ndim, len(ir.static_shape(operand)))
     if math.prod(value.shape[: value.ndim - rank]) != 1:
         return expr
     return relax.const(value.reshape(value.shape[value.ndim - rank :]), ir.dtype(operand))
@@ -101,6 +101,7 @@ def _flat(store: Store, held: Held, rank: int) -> relax.Expr:
     """Return an operand of one element in a rank that does not raise that of the result."""
     if len(held.shape) <= rank:
         return held.expr
-    if ir.is_constant(held.expr):
-        return relax.const(ir.constant(held.expr).reshape(()), ir.dtype(held.expr))
+    value = ir.constant(held.expr)
+    if value is not None:
+        return relax.const(value.reshape(()), ir.dtype(held.expr))
     return store.reshape(held.expr, (1,) * rank, held.name)

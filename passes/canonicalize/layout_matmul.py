@@ -18,7 +18,7 @@ def matmul(store: Store, call: relax.Call, var: relax.Var) -> Held | None:
     After ``flatten`` of an (n, c, h, w) tensor stored as (n, h, w, c), k runs over (c, h, w) but is
     stored as (h, w, c): the rows of the constant are brought into that order instead.
     """
-    held, weight = store.get(call.args[0]), ir.constant(call.args[1])
+    held, weight = store.tensor(call.args[0]), ir.constant(call.args[1])
     if weight is None or weight.ndim != 2 or len(held.view.logical) < 2:
         return None
     view = held.view

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from tvm import relax
 
 from tvmopt import ir
-from tvmopt.passes.canonicalize.layout_store import Held, Store, axes_of, static_shape, without
+from tvmopt.passes.canonicalize.layout_store import Held, Store, axes_of, without
 from tvmopt.passes.canonicalize.views import View
 
 
 def reduce(store: Store, call: relax.Call, var: relax.Var) -> Held:
     """Reduce over the stored pieces of the axes: mean, sum, max and their like."""
-    held = store.get(call.args[0])
+    held = store.tensor(call.args[0])
     view, rank = held.view, len(held.view.logical)
     reduced = range(rank) if call.attrs.axis is None else axes_of(call.attrs.axis, rank)
     pieces = sorted(a for i in reduced for a in view.axes[i])
@@ -35,13 +35,13 @@ def reduce(store: Store, call: relax.Call, var: relax.Var) -> Held:
         if call.attrs.keepdims or i not in reduced
     ]
     new = ir.with_changes(call, [expr], axis=pieces)
-    result = View(logical=static_shape(var), stored=kept, axes=tuple(axes))
+    result = View(logical=ir.static_shape(var), stored=kept, axes=tuple(axes))
     return Held(expr=store.graph.emit(new, var.name), view=result, name=var.name)
 
 
 def _reduce_ones(store: Store, call: relax.Call, var: relax.Var, reduced: Sequence[int]) -> Held:
     """Reduce over axes of size 1, which a view leaves out."""
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     new = ir.with_changes(call, [expr], axis=sorted(order.index(a) for a in reduced))
     return store.run(var, new, order if call.attrs.keepdims else without(order, reduced))
 
@@ -50,7 +50,7 @@ def arg_reduce(store: Store, call: relax.Call, var: relax.Var) -> Held | None:
     """Find the index of the largest or smallest element along one stored axis."""
     if call.attrs.axis is None:
         return None  # an index into the flattened tensor depends on the order
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     axis = int(call.attrs.axis) % len(order)
     new = ir.with_changes(call, [expr], axis=order.index(axis))
     return store.run(var, new, order if call.attrs.keepdims else without(order, [axis]))

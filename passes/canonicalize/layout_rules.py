@@ -20,7 +20,6 @@ from tvmopt.passes.canonicalize.layout_store import (
     HeldTuple,
     Store,
     axes_of,
-    static_shape,
     without,
 )
 from tvmopt.passes.canonicalize.views import (
@@ -46,7 +45,7 @@ def spatial(*layout_attrs: str) -> LayoutRule:
         if last is None or any(getattr(call.attrs, a) != letters for a in layout_attrs):
             return None
         order = tuple(letters.index(axis) for axis in last)
-        data = _want(store.get(call.args[0]), order)
+        data = _want(store.tensor(call.args[0]), order)
         args = [store.place(*data), *store.rest(call)]
         new = ir.with_changes(call, args, **dict.fromkeys(layout_attrs, last))
         return store.run(var, new, order)
@@ -64,8 +63,8 @@ def convolution(store: Store, call: relax.Call, var: relax.Var) -> Result | None
     kernel_last = last.replace("N", "O").replace("C", "I")
     kernel_order = tuple(kernel.index(axis) for axis in kernel_last)
     args = [
-        store.place(*_want(store.get(call.args[0]), order)),
-        store.place(*_want(store.get(call.args[1]), kernel_order)),
+        store.place(*_want(store.tensor(call.args[0]), order)),
+        store.place(*_want(store.tensor(call.args[1]), kernel_order)),
     ]
     new = ir.with_changes(call, args, data_layout=last, kernel_layout=kernel_last, out_layout=last)
     return store.run(var, new, order)
@@ -73,7 +72,7 @@ def convolution(store: Store, call: relax.Call, var: relax.Var) -> Result | None
 
 def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Let a transposition change the view."""
-    held = store.get(call.args[0])
+    held = store.tensor(call.args[0])
     rank = len(held.view.logical)
     axes = call.attrs.axes
     axes = tuple(range(rank))[::-1] if axes is None else tuple(int(a) % rank for a in axes)
@@ -82,11 +81,11 @@ def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def regroup(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Let a reshape, flatten, squeeze or expand_dims change the view where it can."""
-    held = store.get(call.args[0])
-    view = reshape(held.view, static_shape(var))
+    held = store.tensor(call.args[0])
+    view = reshape(held.view, ir.static_shape(var))
     if view is None:
         expr = store.place_plain(held)
-        view = reshape(plain(held.view.logical), static_shape(var))
+        view = reshape(plain(held.view.logical), ir.static_shape(var))
         assert view is not None, "a tensor stored in order takes any shape"
         return Held(expr=expr, view=view, name=var.name)
     return Held(expr=held.expr, view=view, name=var.name)
@@ -99,7 +98,7 @@ def along(*, axis: str = "axis") -> LayoutRule:
     """
 
     def rule(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
-        at, held = getattr(call.attrs, axis), store.get(call.args[0])
+        at, held = getattr(call.attrs, axis), store.tensor(call.args[0])
         if at is None:
             return None
         pieces = held.view.axes[at % len(held.view.logical)]
@@ -120,7 +119,7 @@ def concat(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     """Concatenate in the order in which the largest operand is stored."""
     if not isinstance(call.args[0], relax.Tuple):
         return None
-    parts = [store.get(item) for item in call.args[0].fields]
+    parts = [store.tensor(item) for item in call.args[0].fields]
     largest = max(parts, key=lambda p: (not ir.is_constant(p.expr), _elements(p.view)))
     order = solid_order(largest.view)
     exprs = [store.place(p, ordered(p.view.logical, order)) for p in parts]
@@ -130,7 +129,7 @@ def concat(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
 
 def split(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Split along the stored axis."""
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     axis = order.index(call.attrs.axis % len(order))
     if not isinstance(var.ty, relax.TupleType):  # a split into one
         return store.run(var, ir.with_changes(call, [expr], axis=axis), order)
@@ -147,7 +146,7 @@ def split(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def strided_slice(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Slice along the stored axes."""
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     axes = [order.index(int(a) % len(order)) for a in call.args[1].fields]
     index = relax.Tuple([tvm.tirx.IntImm("int64", a) for a in axes])
     return store.run(var, ir.with_changes(call, [expr, index, *call.args[2:]]), order)
@@ -155,10 +154,10 @@ def strided_slice(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def take(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     """Take along the stored axis, where the indices are one row of them or a single one."""
-    indices = store.get(call.args[1])
+    indices = store.tensor(call.args[1])
     if ir.is_constant(call.args[0]) or call.attrs.axis is None or len(indices.view.logical) > 1:
         return None
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     axis = call.attrs.axis % len(order)
     args = [expr, store.place_plain(indices)]
     new = ir.with_changes(call, args, axis=order.index(axis))
@@ -169,7 +168,7 @@ def take(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
 
 def pad(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Pad the stored axes."""
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     width = [int(w) for w in call.attrs.pad_width]
     stored = [w for a in order for w in width[2 * a : 2 * a + 2]]
     return store.run(var, ir.with_changes(call, [expr], pad_width=stored), order)
@@ -177,7 +176,7 @@ def pad(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def tile(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     """Tile the stored axes."""
-    expr, order = store.whole(store.get(call.args[0]))
+    expr, order = store.whole(store.tensor(call.args[0]))
     repeats = [int(r) for r in call.attrs.repeats]
     if len(repeats) != len(order):
         return None
@@ -186,7 +185,7 @@ def tile(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
 
 def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Broadcast the stored axes; new ones in front are of size 1 first."""
-    held, shape = store.get(call.args[0]), static_shape(var)
+    held, shape = store.tensor(call.args[0]), ir.static_shape(var)
     view = reshape(held.view, (1,) * (len(shape) - len(held.view.logical)) + held.view.logical)
     assert view is not None, "axes of size 1 cut nothing"
     expr, order = store.whole(Held(expr=held.expr, view=view, name=held.name))
@@ -196,7 +195,7 @@ def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def normalize(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Run a norm over ``axes``, which are the last stored ones in their logical order."""
-    held = store.get(call.args[0])
+    held = store.tensor(call.args[0])
     order, axes = solid_order(held.view), axes_of(call.attrs.axes, len(held.view.logical))
     if list(order[-len(axes) :]) != axes:
         order = (*(a for a in order if a not in axes), *axes)
@@ -207,7 +206,7 @@ def normalize(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     """Quantize or dequantize in any order; parameters of a channel each follow their axis."""
-    held = store.get(call.args[0])
+    held = store.tensor(call.args[0])
     if ir.is_constant(held.expr):
         return None
     if all(a.ty.ndim == 0 for a in call.args[1:]):

@@ -38,15 +38,10 @@ class Held:
     @property
     def shape(self) -> Shape:
         """The shape of the stored tensor as it is."""
-        return static_shape(self.expr)
+        return ir.static_shape(self.expr)
 
 
 HeldTuple = tuple["Held | HeldTuple", ...]
-
-
-def static_shape(expr: relax.Expr) -> Shape:
-    """Return the shape of a tensor whose dimensions are all known."""
-    return tuple(int(d) for d in ir.shape(expr))
 
 
 def moves(source: View, target: View) -> bool:
@@ -89,14 +84,19 @@ class Store:
             return self._held[expr]
         if isinstance(expr, relax.Tuple):
             return tuple(self.get(item) for item in expr.fields)
-        return Held(expr=expr, view=plain(static_shape(expr)), name="constant")
+        return Held(expr=expr, view=plain(ir.static_shape(expr)), name="constant")
+
+    def tensor(self, expr: relax.Expr) -> Held:
+        """Return how an operand that is a tensor is stored."""
+        held = self.get(expr)
+        assert isinstance(held, Held), "operators take tensors, but for concat and calls"
+        return held
 
     def place(self, held: Held, target: View) -> relax.Expr:
         """Return the tensor stored as ``target``: constants are moved now, the rest at run time."""
-        if ir.is_constant(held.expr):
-            return relax.const(
-                move_constant(ir.constant(held.expr), held.view, target), ir.dtype(held.expr)
-            )
+        value = ir.constant(held.expr)
+        if value is not None:
+            return relax.const(move_constant(value, held.view, target), ir.dtype(held.expr))
         key = (held.expr, held.view, target)
         if key not in self._placed:
             inner = self._place_inside(held, target)
@@ -111,7 +111,7 @@ class Store:
 
     def reshape(self, expr: relax.Expr, shape: Sequence[int], name: str) -> relax.Expr:
         """Return ``expr`` under another shape, without a binding where it has that shape."""
-        if static_shape(expr) == tuple(shape):
+        if ir.static_shape(expr) == tuple(shape):
             return expr
         return self.graph.emit(relax.op.reshape(expr, tuple(shape)), f"{name}_reshape")
 
@@ -123,14 +123,14 @@ class Store:
     def rest(self, call: relax.Call) -> list[relax.Expr]:
         """Return the operands after the first as the logical tensors they are."""
         return [
-            self.place_plain(self.get(a)) if isinstance(a.ty, relax.TensorType) else a
+            self.place_plain(self.tensor(a)) if isinstance(a.ty, relax.TensorType) else a
             for a in call.args[1:]
         ]
 
     def run(self, var: relax.Var, call: relax.Call, order: Shape) -> Held:
         """Bind the call that computes ``var`` with its logical axes stored in ``order``."""
         expr = self.graph.emit(call, var.name)
-        return Held(expr=expr, view=ordered(static_shape(var), order), name=var.name)
+        return Held(expr=expr, view=ordered(ir.static_shape(var), order), name=var.name)
 
     def _move(self, held: Held, target: View) -> relax.Expr:
         expr = held.expr
@@ -161,7 +161,7 @@ class Store:
             return None
         moved = relax.const(move_constant(data, held.view, target), ir.dtype(call.args[0]))
         axis = call.attrs.axis % data.ndim
-        if any(static_shape(a) not in ((), (1,)) for a in call.args[1:]):
+        if any(ir.static_shape(a) not in ((), (1,)) for a in call.args[1:]):
             if len(target.axes[axis]) != 1:
                 return None
             axis = target.axes[axis][0]

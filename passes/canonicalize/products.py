@@ -49,10 +49,10 @@ def plus(graph: Rebuild, expr: relax.Expr) -> tuple[relax.Expr, float] | None:
     call = graph.definition(expr)
     if ir.is_call_to(call, "relax.add"):
         for tensor, number in (call.args, reversed(call.args)):
-            if scalar(number) is not None and not ir.is_constant(tensor):
-                return tensor, scalar(number)
-    if ir.is_call_to(call, "relax.subtract") and scalar(call.args[1]) is not None:
-        return call.args[0], -scalar(call.args[1])
+            if (value := scalar(number)) is not None and not ir.is_constant(tensor):
+                return tensor, value
+    if ir.is_call_to(call, "relax.subtract") and (value := scalar(call.args[1])) is not None:
+        return call.args[0], -value
     return None
 
 
@@ -74,8 +74,8 @@ def others(factors: tuple[relax.Expr, ...]) -> list[tuple[relax.Expr, relax.Expr
 def _factors(graph: Rebuild, expr: relax.Expr, call: relax.Expr) -> Product:
     if ir.is_call_to(call, "relax.multiply"):
         sides = [
-            Product(coefficient=scalar(arg), factors=())
-            if scalar(arg) is not None
+            Product(coefficient=value, factors=())
+            if (value := scalar(arg)) is not None
             else product(graph, arg)
             for arg in call.args
         ]
@@ -83,11 +83,12 @@ def _factors(graph: Rebuild, expr: relax.Expr, call: relax.Expr) -> Product:
             coefficient=sides[0].coefficient * sides[1].coefficient,
             factors=(*sides[0].factors, *sides[1].factors),
         )
-    if ir.is_call_to(call, "relax.divide") and scalar(call.args[1]) not in (None, 0.0):
+    divisor = scalar(call.args[1]) if ir.is_call_to(call, "relax.divide") else None
+    if divisor is not None and divisor != 0.0:
         top = product(graph, call.args[0])
-        return Product(coefficient=top.coefficient / scalar(call.args[1]), factors=top.factors)
+        return Product(coefficient=top.coefficient / divisor, factors=top.factors)
     power = scalar(call.args[1]) if ir.is_call_to(call, "relax.power") else None
     power = 2.0 if ir.is_call_to(call, "relax.square") else power
-    if power in (2.0, 3.0):
+    if power is not None and power in (2.0, 3.0):
         return Product(coefficient=1.0, factors=(call.args[0],) * int(power))
     return Product(coefficient=1.0, factors=(expr,))
