@@ -26,7 +26,12 @@ def make_rows(
     rows: Iterable[Row], threads: Sequence[int], rivals: Sequence[str]
 ) -> list[list[str | Text]]:
     """Return a line of cells for each model and number of threads."""
-    return [_cells(row, count, rivals) for row in rows for count in threads]
+    return [
+        # A reason may be long: once for each model is enough.
+        [*_cells(row, count, rivals), "" if i else row.get("reason", "")]
+        for row in rows
+        for i, count in enumerate(threads)
+    ]
 
 
 def footer(rows: Sequence[Row], threads: Sequence[int]) -> list[str]:
@@ -60,13 +65,13 @@ def find_timing(row: Row, threads: int) -> Mapping[str, Any] | None:
 def _cells(row: Row, threads: int, rivals: Sequence[str]) -> list[str | Text]:
     timing, asked = find_timing(row, threads), target_of(row["id"], threads)
     head: list[str | Text] = [row["id"], row["size"], str(threads)]
-    tail = [NONE if asked is None else f"{asked:g}", row.get("reason", "")]
+    goal = NONE if asked is None else f"{asked:g}"
     if timing is None:
-        return [*head, *[NONE] * (len(rivals) + 3), *tail]
+        return [*head, *[NONE] * (len(rivals) + 3), goal]
     times = timing["p50_ms"]
     engines = ("tvmopt", *rivals)
     head += [reports.digits(times[name]) if name in times else NONE for name in engines]
-    return [*head, _speedup(timing, asked), timing["best"], *tail]
+    return [*head, _speedup(timing, asked), timing["best"], goal]
 
 
 def _speedup(timing: Mapping[str, Any], asked: float | None) -> Text:

@@ -66,7 +66,7 @@ def test_the_table_has_a_line_for_each_number_of_threads() -> None:
     measured = next(line for line in lines if line[:3] == ["resnet18", "1x3", "1"])
     assert measured[3:] == ["1.00", "4.00", "2.00", "2.00", "(1.80-2.20)", "OpenVINO", "1.9"]
     assert next(line for line in lines if line[:3] == ["resnet18", "1x3", "2"])[-1] == "1.8"
-    assert sum("skipped: no network" in " ".join(line) for line in lines) == 2
+    assert sum("skipped: no network" in " ".join(line) for line in lines) == 1
 
 
 def test_the_footer_says_what_is_asked_of_all() -> None:
