@@ -1,0 +1,85 @@
+"""The demo, from the embedded model to the page."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tvmopt import runtime
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+class Outside(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "img", "iframe", "object"}:
+            self.found.append(tag)
+        self.found += [
+            f"{tag} {value}"
+            for name, value in attrs
+            if name in {"src", "href", "xlink:href"}
+            and value
+            and not value.startswith(("#", "data:"))
+        ]
+
+
+@pytest.mark.slow
+def test_the_demo_measures_and_reports(tvmopt: Callable, folder: Path) -> None:
+    ended = tvmopt("demo", "--output", folder, "--seconds", 0.3, "--json")
+    assert ended.code == 0, ended.err
+    demo = ended.document
+    ours = demo["quality"][0]
+    assert ours["engine"] == "tvmopt"
+    assert ours["images"] == 10_000
+    # The network is trained to better than 91 %; each engine computes the same one.
+    assert 0.91 < ours["accuracy"] < 1
+    for other in demo["quality"][1:]:
+        assert other["agreement"] > 0.999
+    for name in ("precision", "recall", "f1"):
+        assert 0.9 < ours[name] < 1
+    assert sum(map(sum, ours["confusion"])) == 10_000
+    for engine in demo["timing"]["engines"]:
+        latency = engine["latency_ms"]
+        assert latency["least"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
+        assert engine["load_ms"] > 0
+    assert demo["compiled"]["bytes"] == (folder / "model.so").stat().st_size
+    assert demo["compiled"]["macs"] > 1e6
+    _check_artefact(folder)
+    _check_page((folder / "report.html").read_text(), demo)
+
+
+def _check_artefact(folder: Path) -> None:
+    with runtime.open(folder / "model.so") as net:
+        assert [(port.name, port.dtype) for port in net.inputs] == [("image", "uint8")]
+    assert "_create(" in (folder / "model.h").read_text()
+    assert ctypes.CDLL(str(folder / "model.so"))
+
+
+def _check_page(page: str, demo: dict) -> None:
+    outside = Outside()
+    outside.feed(page)
+    assert outside.found == []
+    assert page.count("<svg") == 4
+    assert re.search(r"url\((?!#)", page) is None
+    assert "@import" not in page
+    for name in demo["classes"]:
+        assert name in page
+    for layer in demo["profile"]["layers"]:
+        assert layer["layer"] in page
+    assert f"{100 * demo['quality'][0]['accuracy']:.2f} %" in page
+    assert "prefers-color-scheme: dark" in page
