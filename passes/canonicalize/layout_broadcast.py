@@ -30,7 +30,7 @@ def elementwise(store: Store, call: relax.Call, var: relax.Var) -> Held:
         # No operand needs to change; not even a reshape to the shape the view speaks of.
         view = next(iter(large.values())).view if large else plain(shape)
     else:
-        view = _frame(list(large.values()), shape)
+        view = _frame(store, list(large.values()), shape)
         for i, h in large.items():
             args[i] = _fit(store, h, view, call.args[i])
     for i in held.keys() - large.keys():
@@ -55,22 +55,24 @@ def _agree(large: list[Held], shape: Shape) -> bool:
     ) and bool(large or math.prod(shape) == 1)
 
 
-def _frame(large: list[Held], shape: Shape) -> View:
+def _frame(store: Store, large: list[Held], shape: Shape) -> View:
     """Choose how to store the result: as an operand of its size is, so that least has to move."""
     whole = [h for h in large if h.view.logical == shape and not ir.is_constant(h.expr)]
     if not whole:
         return plain(shape)
 
-    def cost(view: View) -> tuple[int, bool]:
+    def cost(held: Held) -> tuple[int, bool, bool]:
         moved = [
             math.prod(h.view.logical)
             for h in large
-            if not ir.is_constant(h.expr) and moves(h.view, _broadcast_view(view, h.view.logical))
+            if not ir.is_constant(h.expr)
+            and moves(h.view, _broadcast_view(held.view, h.view.logical))
         ]
-        # Between equals: what is out of order is so because a convolution near by wants it.
-        return sum(moved), view.is_in_order()
+        # Between equals: what is out of order is so because a convolution near by wants it; and
+        # what nobody else reads is likely to be made by the kernel that can do this as well.
+        return sum(moved), held.view.is_in_order(), not store.graph.read_once(held.expr)
 
-    return min((h.view for h in whole), key=cost)
+    return min(whole, key=cost).view
 
 
 def _broadcast_view(frame: View, logical: Shape) -> View:

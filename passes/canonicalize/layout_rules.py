@@ -196,12 +196,20 @@ def broadcast_to(store: Store, call: relax.Call, var: relax.Var) -> Result:
 def normalize(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Run a norm over ``axes``, which are the last stored ones in their logical order."""
     held = store.tensor(call.args[0])
-    order, axes = solid_order(held.view), axes_of(call.attrs.axes, len(held.view.logical))
-    if list(order[-len(axes) :]) != axes:
-        order = (*(a for a in order if a not in axes), *axes)
-    expr = store.place(held, ordered(held.view.logical, order))
+    view, axes = held.view, axes_of(call.attrs.axes, len(held.view.logical))
+    pieces = [place for a in axes for place in view.axes[a]]
+    if len(pieces) == len(axes) and pieces == _last(view, len(pieces)):
+        expr = store.reshape(held.expr, view.stored, held.name)
+        new = ir.with_changes(call, [expr, *store.rest(call)], axes=pieces)
+        return Held(expr=store.graph.emit(new, var.name), view=view, name=var.name)
+    order = (*(a for a in solid_order(view) if a not in axes), *axes)
+    expr = store.place(held, ordered(view.logical, order))
     stored = [order.index(a) for a in axes]
     return store.run(var, ir.with_changes(call, [expr, *store.rest(call)], axes=stored), order)
+
+
+def _last(view: View, count: int) -> list[int]:
+    return list(range(len(view.stored)))[-count:]
 
 
 def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
