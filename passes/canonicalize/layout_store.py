@@ -157,7 +157,8 @@ class Store:
 
     def _dequantize(self, held: Held, call: relax.Call, target: View) -> relax.Expr | None:
         data = ir.constant(call.args[0])
-        if data is None:
+        # Behind a reshape the axis of the scales would be another one.
+        if data is None or data.shape != held.view.logical:
             return None
         moved = relax.const(move_constant(data, held.view, target), ir.dtype(call.args[0]))
         axis = call.attrs.axis % data.ndim

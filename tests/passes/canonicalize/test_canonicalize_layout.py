@@ -225,6 +225,19 @@ def test_quantized_weight_is_permuted_inside(
     assert {"dequantize", "take"} <= set(counts(after))
 
 
+def test_scales_of_a_reshaped_weight_stay_on_their_axis(
+    build: Build, run: Run, integers: Integers
+) -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        w = relax.const(integers(1, 4, 6).astype("int8"))
+        scale, zero = _const([1.0, 2.0, 4.0, 0.5]), relax.const(np.zeros(4, "int8"))
+        w = bb.emit(relax.op.dequantize(w, scale, zero, axis=0))
+        w = bb.emit(relax.op.reshape(w, (2, 2, 6, 1)))
+        return bb.emit(relax.op.nn.conv2d(x, w))
+
+    _check(build, run, integers, body, (1, 2, 7, 3))
+
+
 def _axis_ops() -> dict[str, Body]:
     """Operators with axes, behind a convolution so that the tensor is stored channels-last."""
     op = relax.op

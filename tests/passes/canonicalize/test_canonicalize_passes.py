@@ -106,3 +106,63 @@ def test_input_module_is_not_changed(build: Build, integers: Integers) -> None:
     before = build(_network(integers), (2, 3, 8, 8))
     _canonicalize(before)
     tvm.ir.assert_structural_equal(before, build(_network(integers), (2, 3, 8, 8)))
+
+
+def test_calls_of_other_functions_get_the_logical_tensors(run: Run) -> None:
+    """Private functions and PrimFuncs are opaque: their operands and results stay in order."""
+    builder = relax.BlockBuilder()
+    y = relax.Var("y", relax.TensorType((1, 4, 3, 3), "float32"))
+    with builder.function("flipped", [y], private=True):
+        with builder.dataflow():
+            out = builder.emit_output(op.flip(y, 1))
+        builder.emit_func_output(out)
+    flipped = builder.get().get_global_var("flipped")
+    x = relax.Var("x", relax.TensorType((1, 3, 4, 4), "float32"))
+    weight = np.random.default_rng(0).integers(-2, 3, (4, 3, 2, 2)).astype("float32")
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            y = builder.emit(op.nn.conv2d(x, relax.const(weight)), "conv")
+            y = builder.emit(relax.Call(flipped, [y]), "call")
+            y = builder.emit_te(tvm.topi.nn.relu, y)
+            y = builder.emit_output(op.sum(y, [2, 3]))
+        builder.emit_func_output(y)
+    before = builder.finalize()
+
+    after = _canonicalize(before)
+
+    assert {g.name_hint for g in after.get_global_vars()} == {"main", "flipped", "relu"}
+    x_value = np.random.default_rng(1).integers(-3, 4, (1, 3, 4, 4)).astype("float32")
+    np.testing.assert_array_equal(run(after, x_value)[0], run(before, x_value)[0])
+
+
+def test_quantized_convolution_keeps_its_form(build: Build, run: Run, counts: Counts) -> None:
+    """QDQ around a convolution, as other tools export it, is what lowering recognises."""
+    rng = np.random.default_rng(0)
+    weight = relax.const(rng.integers(-7, 8, (4, 3, 3, 3)).astype("int8"))
+    bias = relax.const(rng.integers(-9, 10, 4).astype("int32"))
+    scales = _const([0.5, 1.0, 2.0, 0.25])
+    zeros = relax.const(np.zeros(4, "int8"))
+    half, zero = _const(0.5), relax.const(np.int8(3))
+
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        e = bb.emit
+        x = e(op.quantize(x, half, zero, axis=1, out_dtype="int8"))
+        x = e(op.dequantize(x, half, zero, axis=1, out_dtype="float32"))
+        w = e(op.dequantize(weight, scales, zeros, axis=0, out_dtype="float32"))
+        b = e(op.dequantize(bias, scales, relax.const(np.zeros(4, "int32")), axis=0))
+        y = e(op.nn.conv2d(x, w, padding=1))
+        y = e(op.nn.relu(e(op.add(y, e(op.reshape(b, (1, 4, 1, 1)))))))
+        y = e(op.quantize(y, half, zero, axis=1, out_dtype="int8"))
+        return e(op.dequantize(y, half, zero, axis=1, out_dtype="float32"))
+
+    before = build(body, (1, 3, 5, 5))
+    after = _canonicalize(before)
+
+    assert counts(after)["quantize"] == 2
+    assert counts(after)["dequantize"] == 4
+    (conv,) = [c for c in ir.calls(after) if ir.is_call_to(c, "relax.nn.conv2d")]
+    weights = [c for c in ir.calls(after) if ir.is_call_to(c, "relax.dequantize")]
+    (moved,) = [c for c in weights if ir.shape(c) == (4, 3, 3, 3) and ir.is_constant(c.args[0])]
+    assert (conv.attrs.kernel_layout, moved.attrs.axis) == ("OHWI", 0)
+    x = rng.integers(-5, 6, (1, 3, 5, 5)).astype("float32")
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
