@@ -18,7 +18,7 @@ from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
-from tvmopt.kernels.tile import Tile, choose_tile, panels
+from tvmopt.kernels.tile import choose_tile, panels
 from tvmopt.kernels.vector import Expr, bind, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
@@ -38,6 +38,14 @@ class View:
     batch: tuple[int, ...]
     row: int
     column: int
+
+    def offset(self, extents: tuple[int, ...], batch: Expr) -> Expr:
+        """Return where the matrix of that number starts, given the batch axes' extents."""
+        place: Expr = tirx.const(0, "int32")
+        for extent, stride in zip(reversed(extents), reversed(self.batch), strict=True):
+            place = place + batch % extent * stride
+            batch = batch // extent
+        return place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,16 +105,23 @@ def batch_matmul(site: BatchMatmulSite, target: CpuTarget, name: str) -> tirx.Pr
         x, w, *operands, y = parameters(
             ("x", (site.left.size,)),
             ("w", (site.right.size,)),
-            *site.epilogue.parameters((site.output.size,), site.n),
+            *site.epilogue.parameters((site.output.size,), (site.m, site.n)),
             ("y", (site.output.size,)),
         )
         with loop(site.batches * count, parallel=worth_threads(site.macs)) as task:
             batch, panel = bind(task // count), bind(task % count)
             column = bind(tirx.min(panel * tile.columns, site.n - tile.columns))
-            right, at, pitch = w, _offset(site, site.right, batch) + column, site.right.row
+            place = bind(site.right.offset(site.batch, batch))
+            right, at, pitch = w, place + column, site.right.row
             if gathered:
-                right, at, pitch = _gather(site, tile, w, at, column), 0, tile.columns
-            left, out = _offset(site, site.left, batch), _offset(site, site.output, batch)
+                start = bind(place + column * site.right.column)
+                right, at, pitch = (
+                    gather(site.right, site.k, tile.columns, w, start),
+                    0,
+                    tile.columns,
+                )
+            left = bind(site.left.offset(site.batch, batch))
+            out = bind(site.output.offset(site.batch, batch))
             with T.serial(tiles) as g:
                 row = bind(tirx.min(g * tile.rows, site.m - tile.rows))
                 sums = Accumulators(tile)
@@ -121,28 +136,25 @@ def batch_matmul(site: BatchMatmulSite, target: CpuTarget, name: str) -> tirx.Pr
                     site.epilogue,
                     column,
                     lambda i: out + (row + i) * site.output.row,
+                    lambda i: (row + i) * site.n,
                 )
 
     scratch = site.k * tile.columns * 4 if gathered else 0
     return prim_func(name, body, {"tvmopt.macs": site.macs, "tvmopt.scratch_bytes": scratch})
 
 
-def _offset(site: BatchMatmulSite, view: View, batch: Expr) -> Expr:
-    """Return where the matrix of that batch starts."""
-    place: Expr = tirx.const(0, "int32")
-    for extent, stride in zip(reversed(site.batch), reversed(view.batch), strict=True):
-        place = place + batch % extent * stride
-        batch = batch // extent
-    return bind(place)
+def gather(view: View, k: int, columns: int, w: tirx.Buffer, start: Expr) -> tirx.Buffer:
+    """Emit the copy of ``columns`` columns, (k, columns), out of a matrix whose columns are apart.
 
-
-def _gather(
-    site: BatchMatmulSite, tile: Tile, w: tirx.Buffer, at: Expr, column: Expr
-) -> tirx.Buffer:
-    """Emit the copy of one panel, (k, tile.columns), out of a matrix whose columns are apart."""
-    panel = T.alloc_buffer((site.k * tile.columns,), "float32")
-    start = bind(at - column + column * site.right.column)
-    with T.serial(tile.columns) as j, T.serial(site.k) as step:
-        value = w[start + step * site.right.row + j * site.right.column]
-        T.buffer_store(panel, value, [step * tile.columns + j])
+    Args:
+        view: How the matrix lies in ``w``.
+        k: Its rows.
+        columns: How many columns are copied.
+        w: The tensor.
+        start: Where the first of them begins.
+    """
+    panel = T.alloc_buffer((k * columns,), "float32")
+    with T.serial(columns) as j, T.serial(k) as step:
+        value = w[start + step * view.row + j * view.column]
+        T.buffer_store(panel, value, [step * columns + j])
     return panel

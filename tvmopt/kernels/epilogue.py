@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 
 from tvm import tirx
 
@@ -23,10 +24,13 @@ class Operand(Enum):
     Attributes:
         CHANNEL: One element for each output channel (the innermost axis), ``(o,)``.
         TENSOR: One element for each output element, of the output's shape.
+        PLANE: One element for each element of the two innermost axes, the same for every batch;
+            only products of activations read it.
     """
 
     CHANNEL = "channel"
     TENSOR = "tensor"
+    PLANE = "plane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +64,21 @@ class Epilogue:
         return "".join(f"_{step.op}" for step in self.steps)
 
     def parameters(
-        self, output: tuple[int, ...], channels: int | None = None
+        self, output: tuple[int, ...], plane: tuple[int, int] | None = None
     ) -> list[tuple[str, tuple[int, ...]]]:
         """Return name and shape of each operand of a kernel whose output has that shape.
 
         Args:
             output: Shape of the output.
-            channels: Extent of its innermost axis, where ``output`` is flat.
+            plane: Extents of its two innermost axes, where ``output`` is flat.
         """
-        channel = output[-1:] if channels is None else (channels,)
-        return [
-            (f"e{i}", channel if kind is Operand.CHANNEL else output)
-            for i, kind in enumerate(self.operands)
-        ]
+        inner = output[-2:] if plane is None else plane
+        shapes = {
+            Operand.CHANNEL: inner[-1:],
+            Operand.TENSOR: output,
+            Operand.PLANE: (prod(inner),),
+        }
+        return [(f"e{i}", shapes[kind]) for i, kind in enumerate(self.operands)]
 
     def apply(
         self, vector: Vector, accumulator: Expr, load: Callable[[int, Operand], Expr]

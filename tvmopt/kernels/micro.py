@@ -57,6 +57,7 @@ class Accumulators:
         epilogue: Epilogue,
         column: Expr,
         offset: Callable[[int], Expr],
+        plane: Callable[[int], Expr] | None = None,
     ) -> None:
         """Emit the epilogue and the stores.
 
@@ -66,13 +67,15 @@ class Accumulators:
             epilogue: What is done to the sums.
             column: The tile's first column.
             offset: Gives the output's offset of row i, column 0 of the matrix.
+            plane: The same for an operand that follows the two innermost axes alone.
         """
         for i in range(self.tile.rows):
             for v in range(self.tile.vectors):
                 at = column + self.tile.starts[v]
 
                 def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
-                    place = at if kind is Operand.CHANNEL else offset(i) + at
+                    row = plane if kind is Operand.PLANE and plane is not None else offset
+                    place = at if kind is Operand.CHANNEL else row(i) + at
                     return self.vector.load(operands[number], place)
 
                 value = epilogue.apply(self.vector, self.value(i, v), load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from tvm import relax
@@ -38,6 +39,7 @@ class _Program:
     """An epilogue under construction: operands keep their place when steps follow."""
 
     anchor: Node
+    planes: bool
     operands: list[tuple[Operand, relax.Expr | np.ndarray]] = field(default_factory=list)
     steps: list[tuple[str, tuple[Arg, ...]]] = field(default_factory=list)
     values: dict[relax.Var, Arg] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Tail:
     result: Node
 
 
-def match_tail(graph: Graph, anchor: Node, taken: set[int]) -> Tail:
+def match_tail(graph: Graph, anchor: Node, taken: set[int], *, planes: bool = False) -> Tail:
     """Return the longest run of elementwise bindings behind ``anchor`` that one kernel can do.
 
     The run grows in the order of the bindings and is cut back to the last place where a single
@@ -94,8 +96,9 @@ def match_tail(graph: Graph, anchor: Node, taken: set[int]) -> Tail:
         graph: The function.
         anchor: The site's own binding.
         taken: Numbers of bindings that other kernels stand for already.
+        planes: Whether the kernel reads operands that follow the two innermost axes alone.
     """
-    program = _Program(anchor, values={anchor.var: 0})
+    program = _Program(anchor, planes=planes, values={anchor.var: 0})
     covered = {anchor.index}
     best = Tail(program.epilogue(), (), frozenset(covered), anchor)
     frontier = anchor
@@ -167,13 +170,16 @@ def _operand(
     if ir.dtype(arg) != "float32":
         return None
     own, array = ir.shape(arg), ir.float_constant(arg)
-    size = int(np.prod(own)) if own else 1
+    size = prod(own)
     if array is not None and size == 1:
         return float(array.reshape(()))
     if size == shape[-1] and own[-1:] == shape[-1:]:
         return program.operand(
             Operand.CHANNEL, arg if array is None else np.ascontiguousarray(array).reshape(-1)
         )
+    plane = prod(shape[-2:])
+    if program.planes and own[-2:] == shape[-2:] and prod(own) == plane != prod(shape):
+        return program.operand(Operand.PLANE, arg)
     # A tensor that is made later by a kernel of its own will take this operator instead.
     if own == shape and (graph.born(arg) < program.anchor.index or array is not None):
         return program.operand(Operand.TENSOR, arg)

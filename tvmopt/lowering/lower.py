@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from tvmopt import ir
+from tvmopt.lowering.attention import match_attention
 from tvmopt.lowering.convolution import match_convolution
 from tvmopt.lowering.graph import Graph, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
@@ -26,6 +27,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_convolution,
     match_transposed_convolution,
     match_linear,
+    match_attention,
     match_batch_matmul,
     match_pool,
     match_global_mean,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
-from tvm import relax
-
 from tvmopt import ir
 from tvmopt.kernels import batch_matmul, gemm
-from tvmopt.kernels.batch_matmul import BatchMatmulSite, View
-from tvmopt.kernels.epilogue import Operand
-from tvmopt.lowering.elementwise import Tail, match_tail
+from tvmopt.kernels.batch_matmul import BatchMatmulSite
+from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.matrix_views import operand_view, output_view
 
 
 def match_linear(
@@ -55,11 +53,11 @@ def match_batch_matmul(
         return None
     if any(len(ir.shape(arg)) < 2 for arg in call.args):
         return None
-    tail = match_tail(graph, node, taken)
+    tail = match_tail(graph, node, taken, planes=True)
     batch, (m, n) = ir.shape(node.var)[:-2], ir.shape(node.var)[-2:]
-    left, left_view, left_nodes = _operand(graph, call.args[0], batch)
-    right, right_view, right_nodes = _operand(graph, call.args[1], batch)
-    result, output = _output(graph, tail)
+    left, left_view, left_nodes = operand_view(graph, call.args[0], batch)
+    right, right_view, right_nodes = operand_view(graph, call.args[1], batch)
+    result, output = output_view(graph, tail.result, tail.epilogue)
     site = BatchMatmulSite(
         batch=batch,
         m=m,
@@ -87,51 +85,3 @@ def match_batch_matmul(
         result=result,
         layer=node.var.name,
     )
-
-
-def _operand(
-    graph: Graph, expr: relax.Expr, batch: tuple[int, ...]
-) -> tuple[relax.Expr, View, frozenset[int]]:
-    """Return what to read an operand from, how, and which transposes that makes needless."""
-    maker = graph.maker(expr)
-    if maker is not None and ir.is_call_to(maker.value, "relax.permute_dims"):
-        source = maker.value.args[0]
-        rank = len(ir.shape(source))
-        axes = [int(a) for a in maker.value.attrs.axes or reversed(range(rank))]
-        gone = frozenset({maker.index}) if graph.only_user(maker.var) else frozenset()
-        return source, _view(ir.shape(source), axes, batch), gone
-    return expr, _view(ir.shape(expr), range(len(ir.shape(expr))), batch), frozenset()
-
-
-def _output(graph: Graph, tail: Tail) -> tuple[Node, View]:
-    """Return the binding that the product gives, and how it lies in that tensor."""
-    shape, rank = ir.shape(tail.result.var), len(ir.shape(tail.result.var))
-    user = graph.only_user(tail.result.var)
-    dense = View(prod(shape), tuple(_strides(shape)[:-2]), shape[-1], 1)
-    if user is None or not ir.is_call_to(user.value, "relax.permute_dims"):
-        return tail.result, dense
-    axes = [int(a) for a in user.value.attrs.axes or reversed(range(rank))]
-    if axes[-1] != rank - 1 or Operand.TENSOR in tail.epilogue.operands:
-        return tail.result, dense
-    there = _strides(ir.shape(user.var))
-    strides = [there[axes.index(axis)] for axis in range(rank)]
-    return user, View(prod(shape), tuple(strides[:-2]), strides[-2], 1)
-
-
-def _strides(shape: tuple[int, ...]) -> list[int]:
-    """Return the strides of a dense tensor, elements."""
-    return [prod(shape[i + 1 :]) for i in range(len(shape))]
-
-
-def _view(shape: tuple[int, ...], axes: list[int] | range, batch: tuple[int, ...]) -> View:
-    """Return the view of a dense tensor of ``shape`` whose axes are permuted by ``axes``.
-
-    Batch axes that the operand lacks, or has with extent 1, get stride 0: they are broadcast.
-    """
-    dense = _strides(shape)
-    strides, extents = [dense[a] for a in axes], [shape[a] for a in axes]
-    missing = len(batch) - (len(shape) - 2)
-    outer = [0] * missing + [
-        0 if extent == 1 else stride for stride, extent in zip(strides, extents, strict=True)
-    ][:-2]
-    return View(prod(shape), tuple(outer), strides[-2], strides[-1])
