@@ -49,6 +49,11 @@ def call(module: str, job: Mapping[str, Any], limit_seconds: float) -> dict[str,
         return dict(json.loads(answer.read_text(encoding="utf-8")))
 
 
+def end_on_terminate() -> None:
+    """Let SIGTERM, which a CI job gets that takes too long, end children as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def serve(measure: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
     """Answer the one job on stdin with what ``measure`` makes of it."""
     answer = Path(sys.argv[1])

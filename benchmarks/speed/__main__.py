@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import reports
 from benchmarks.cases import Case, locate, select_cases
-from benchmarks.children import ChildError, call
+from benchmarks.children import ChildError, call, end_on_terminate
 from benchmarks.speed import plot, table
 from benchmarks.speed.measure import Job
 from benchmarks.speed.targets import target_of
@@ -126,4 +126,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_terminate()
     sys.exit(main())

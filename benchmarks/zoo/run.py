@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import reports
 from benchmarks.cases import Case, locate, select_cases
-from benchmarks.children import ChildError, call
+from benchmarks.children import ChildError, call, end_on_terminate
 from benchmarks.zoo.catalogue import UnknownModelError
 from benchmarks.zoo.measure import RIVAL, Job
 from benchmarks.zoo.table import columns, footer, make_rows
@@ -110,4 +110,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_terminate()
     sys.exit(main())
