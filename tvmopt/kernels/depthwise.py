@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.conv import ConvSite
+from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget

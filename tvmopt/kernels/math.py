@@ -132,8 +132,8 @@ def gelu(x: Expr) -> Expr:
 
 
 def _exp_in_range(x: Expr) -> Expr:
-    # The nearest integer, up to ties. Not by adding and subtracting 1.5 * 2**23, for TVM's simplifier
-    # takes (a + c) - c for a; nor by T.nearbyint, which VectorizeLoop does not vectorize.
+    # The nearest integer, up to ties. Not by adding and subtracting 1.5 * 2**23, for TVM's
+    # simplifier takes (a + c) - c for a; nor by T.nearbyint, which VectorizeLoop leaves scalar.
     nearest = tirx.floor(x * _like(x, _LOG2_E) + _like(x, 0.5))
     return bind("n", nearest, lambda n: _exp_of_parts(x, n))
 

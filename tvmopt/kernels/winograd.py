@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.conv import ConvSite
+from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import STORE, Operand
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels

@@ -9,7 +9,7 @@ from tvm import relax, tirx
 
 from tvmopt import ir
 from tvmopt.kernels import conv, depthwise, gemm, winograd
-from tvmopt.kernels.conv import ConvSite
+from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvmopt.kernels import conv, winograd
-from tvmopt.kernels.conv import ConvSite
+from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.winograd import WinogradConfig
 from tvmopt.kernels.winograd_transforms import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transform_weight
 from tvmopt.targets.description import CpuTarget

@@ -1,0 +1,104 @@
+"""The input of a convolution as its loops read it: NHWC, padded, its taps in contiguous runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.vector import Expr, Vector, bind, loop
+
+
+class Image:
+    """The input as the loops read it: NHWC, padded."""
+
+    def __init__(self, site: ConvSite) -> None:
+        self.site = site
+        self.height, self.width = site.padded
+        self.pitch = self.width * site.channels
+        self.copied = any(site.pads) or site.planar
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Workspace for the padded copy, bytes."""
+        return self.site.batch * self.height * self.pitch * 4 if self.copied else 0
+
+    def copy(self, x: tirx.Buffer, *, parallel: bool) -> tirx.Buffer:
+        """Emit the padded copy and return it, or the input itself where none is needed."""
+        if not self.copied:
+            return x
+        site, (top, left, _, right) = self.site, self.site.pads
+        out = T.alloc_buffer((site.batch * self.height * self.pitch,), "float32")
+        with loop(site.batch * self.height, parallel=parallel) as line:
+            start = bind(line * self.pitch)
+            n, h = bind(line // self.height), bind(line % self.height - top)
+            with T.If(tirx.all(h >= 0, h < site.height)):
+                with T.Then():
+                    _fill(out, start, left * site.channels)
+                    self._copy_row(x, out, n, h, start + left * site.channels)
+                    end = start + (left + site.width) * site.channels
+                    _fill(out, end, right * site.channels)
+                with T.Else():
+                    _fill(out, start, self.pitch)
+        return out
+
+    def _copy_row(self, x: tirx.Buffer, out: tirx.Buffer, n: Expr, h: Expr, start: Expr) -> None:
+        site = self.site
+        if not site.planar:
+            row = bind((n * site.height + h) * site.width * site.channels)
+            _copy(x, out, row, start, site.width * site.channels)
+            return
+        with T.serial(site.width) as w:
+            for c in range(site.channels):
+                value = x[((n * site.channels + c) * site.height + h) * site.width + w]
+                T.buffer_store(out, value, [start + w * site.channels + c])
+
+    def pixels(self, row: Expr, count: int, channel: Expr) -> list[Expr]:
+        """Return where the first tap of each of ``count`` output pixels from ``row`` lies."""
+        site, (out_h, out_w) = self.site, self.site.out_size
+        sh, sw = site.strides
+        if site.kernel == (1, 1) and (sh, sw) == (1, 1) and not any(site.pads):
+            return [(row + i) * site.channels + channel for i in range(count)]
+
+        def place(r: Expr) -> Expr:
+            image = r // (out_h * out_w) * (self.height * self.pitch)
+            line = r % (out_h * out_w) // out_w * (sh * self.pitch)
+            return image + line + r % out_w * (sw * site.channels) + channel
+
+        if out_w % count == 0:  # a tile never crosses the end of a line
+            first = bind(place(row))
+            return [first + i * sw * site.channels for i in range(count)]
+        return [bind(place(row + i)) for i in range(count)]
+
+    def runs(self, emit: Callable[[Expr, Expr, int], None]) -> None:
+        """Emit the loops over taps, each contiguous run of the input by one call of ``emit``.
+
+        ``emit`` gets the run's offset from the pixel's first tap, its first tap and its length.
+        """
+        site, (kh, kw), (dh, dw) = self.site, self.site.kernel, self.site.dilation
+        whole_line = kw == 1 or (dw == 1 and site.groups == 1)
+        run = kw * site.group_channels if whole_line else site.group_channels
+        lines = [(kh, dh * self.pitch), (1 if whole_line else kw, dw * site.channels)]
+        with loop(lines[0][0]) as i, loop(lines[1][0]) as j:
+            emit(
+                bind(i * lines[0][1] + j * lines[1][1]),
+                bind((i * lines[1][0] + j) * run),
+                run,
+            )
+
+
+def _fill(out: tirx.Buffer, start: Expr, count: int) -> None:
+    """Emit zeros."""
+    with T.serial(count) as i:
+        T.buffer_store(out, tirx.const(0.0, "float32"), [start + i])
+
+
+def _copy(source: tirx.Buffer, out: tirx.Buffer, at: Expr, start: Expr, count: int) -> None:
+    """Emit a copy, sixteen elements at a time, the last ones overlapping."""
+    lanes = min(count, 16)
+    vector = Vector(lanes)
+    with T.serial(-(-count // lanes)) as i:
+        place = i * lanes if count % lanes == 0 else bind(tirx.min(i * lanes, count - lanes))
+        vector.store(out, vector.load(source, at + place), start + place)
