@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from tvmopt.errors import ArtifactError
 
@@ -52,7 +52,7 @@ def save_text(path: Path, text: str) -> None:
     _write(path, lambda file: file.write(text.encode()))
 
 
-def _savez(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+def _savez(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     """Do what numpy.savez does, which cannot take an array named ``file``."""
     import zipfile
 
@@ -64,7 +64,7 @@ def _savez(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
                 npy.write_array(member, array, allow_pickle=False)
 
 
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(

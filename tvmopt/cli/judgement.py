@@ -62,8 +62,8 @@ def print_evaluation(described: Mapping[str, Any]) -> None:
 
 def _print_scores(metrics: Mapping[str, Any], against: str | None) -> None:
     if against is None:
-        rows = [(name, units.percent(score["value"])) for name, score in metrics.items()]
-        show.table(("metric", ">value"), rows)
+        values = [(name, units.percent(score["value"])) for name, score in metrics.items()]
+        show.table(("metric", ">value"), values)
         return
     rows = [
         (

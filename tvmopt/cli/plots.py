@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OURS, THEIRS = "#0d9488", "#94a3b8"
 # Stands for the page's text colour until the SVG is written, for that may be dark or light.
 _INK = "#123456"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tvmopt",
     "font.size": 11,

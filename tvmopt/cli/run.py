@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +47,7 @@ def run(
     with runtime.open(model, threads) as net:
         inputs = samples.select_inputs(net.inputs, samples.load_npz(input_), str(input_))
 
-        def once(given: dict) -> dict:
+        def once(given: Mapping[str, Any]) -> Mapping[str, Any]:
             result = net(given)
             return result if isinstance(result, dict) else {net.outputs[0].name: result}
 

@@ -32,10 +32,11 @@ def closeness(values: np.ndarray, reference: np.ndarray) -> Closeness:
     """Compare ``values`` with ``reference``, both (n, ...) of one shape, in float64."""
     a = values.reshape(len(values), -1).astype(np.float64)
     b = reference.reshape(len(reference), -1).astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    lengths = np.asarray(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
     dots = np.einsum("ij,ij->i", a, b)
-    cosines = np.divide(dots, lengths, out=both_zero.astype(np.float64), where=lengths > 0)
+    cosines = np.asarray(both_zero, np.float64)
+    np.divide(dots, lengths, out=cosines, where=lengths > 0)
     return Closeness(
         max_error=float(np.max(np.abs(a - b), initial=0.0)),
         peak=float(np.max(np.abs(b), initial=0.0)),

@@ -114,11 +114,11 @@ def _layer(
     gflops = 2e-9 * step.macs / seconds if step.macs and seconds > 0 else None
     most = peak * threads
     sharing = threads if step.parallel else 1
-    known = step.cycles is not None and clock > 0
+    cycles = step.cycles if clock > 0 else None
     return LayerTime(
         step=step,
         median_ms=seconds * 1e3,
-        predicted_ms=step.cycles / clock / sharing * 1e3 if known else None,
+        predicted_ms=None if cycles is None else cycles / clock / sharing * 1e3,
         share=seconds / total,
         gflops=gflops,
         peak_share=gflops / most if gflops is not None and most > 0 else None,

@@ -134,11 +134,10 @@ def _layer(node: onnx_ir.Node) -> Layer:
     ]
     weights = [array for array in constants if array.ndim > 1]
     shape = node.outputs[0].shape
-    static = shape is not None and shape.is_static()
     return Layer(
         name=layer_name(node),
         operator=node.op_type,
-        shape=tuple(int(d) for d in shape) if static and shape is not None else None,
+        shape=shape.numpy() if shape is not None and shape.is_static() else None,
         macs=node_macs(node),
         parameters=sum(array.size for array in constants),
         sparsity=sparsity(weights) if weights else None,

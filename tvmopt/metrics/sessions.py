@@ -48,9 +48,10 @@ def open_session(spec: EngineSpec, inputs: Arrays, threads: int) -> Session:
     """
     if spec.engine == "tvmopt":
         return _ArtifactSession(spec, inputs, threads)
-    opened = {"onnxruntime": _OnnxRuntimeSession, "openvino": _OpenVinoSession}[spec.engine]
     try:
-        return opened(spec, inputs, threads)
+        if spec.engine == "onnxruntime":
+            return _OnnxRuntimeSession(spec, inputs, threads)
+        return _OpenVinoSession(spec, inputs, threads)
     except DataError:
         raise
     # Rivals raise classes of their own, which this module must not need to know.
