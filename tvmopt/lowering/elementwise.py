@@ -187,29 +187,32 @@ def _operand(
 
 
 def _compose(program: _Program, call: relax.Call) -> Arg | None:
-    """Add the steps of an operator that is more than one of them."""
+    """Add the steps of an operator that is more than one of them.
+
+    A bound stands first: then a NaN passes, which behind it would become the bound.
+    """
     if not call.args or call.args[0] not in program.values:
         return None
     x, step = program.values[call.args[0]], program.step
     if ir.is_call_to(call, "relax.nn.relu"):
-        return step("max", x, 0.0)
+        return step("max", 0.0, x)
     if ir.is_call_to(call, "relax.nn.relu6"):
-        return step("min", step("max", x, 0.0), 6.0)
+        return step("min", 6.0, step("max", 0.0, x))
     if ir.is_call_to(call, "relax.nn.silu"):
         return step("mul", x, step("sigmoid", x))
     if ir.is_call_to(call, "relax.negative"):
         return step("mul", x, -1.0)
     if ir.is_call_to(call, "relax.clip"):
         low, high = (ir.scalar(bound) for bound in call.args[1:3])
-        return step("min", step("max", x, low), high)
+        return step("min", high, step("max", low, x))
     if ir.is_call_to(call, "relax.nn.leakyrelu"):
         slope = float(call.attrs.alpha)
-        return step("add", step("max", x, 0.0), step("mul", step("min", x, 0.0), slope))
+        return step("add", step("max", 0.0, x), step("mul", step("min", 0.0, x), slope))
     if ir.is_call_to(call, "relax.nn.prelu"):
         slopes = ir.float_constant(call.args[1])
         axis = int(call.attrs.axis) % len(ir.shape(call))
         if slopes is None or axis != len(ir.shape(call)) - 1 or slopes.size != ir.shape(call)[-1]:
             return None
         slope = program.operand(Operand.CHANNEL, np.ascontiguousarray(slopes).reshape(-1))
-        return step("add", step("max", x, 0.0), step("mul", step("min", x, 0.0), slope))
+        return step("add", step("max", 0.0, x), step("mul", step("min", 0.0, x), slope))
     return None

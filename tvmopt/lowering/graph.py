@@ -57,6 +57,14 @@ class Graph:
         """Return the binding of a variable; None for a parameter or a constant."""
         return self.makers.get(expr) if isinstance(expr, relax.Var) else None
 
+    def source(self, expr: relax.Expr) -> relax.Var | None:
+        """Return the variable that a chain of aliases begins with; None if it is no variable."""
+        if not isinstance(expr, relax.Var):
+            return None
+        maker = self.makers.get(expr)
+        aliased = maker is not None and isinstance(maker.value, relax.Var)
+        return self.source(maker.value) if aliased else expr
+
     def only_user(self, var: relax.Var) -> Node | None:
         """Return the one binding that reads ``var``; None if there are more or it is returned."""
         users = self.users.get(var, [])

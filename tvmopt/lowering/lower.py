@@ -79,7 +79,7 @@ def _rewrite(mod: tvm.IRModule, graph: Graph, replacements: list[Replacement]) -
     func = mod["main"]
     calls = {replacement.result.index: replacement for replacement in replacements}
     covered = frozenset[int]().union(*(r.covered for r in replacements))
-    writer = _Writer(func)
+    writer = _Writer(func, graph)
     with writer.builder.function("main", list(func.params)):
         with writer.builder.dataflow():
             for node in graph.nodes:
@@ -87,27 +87,31 @@ def _rewrite(mod: tvm.IRModule, graph: Graph, replacements: list[Replacement]) -
                     writer.kernel(calls[node.index])
                 elif node.index not in covered:
                     writer.copy(node)
-            output = writer.builder.emit_output(writer.renamed(func.body.body))
+            output = writer.output(func.body.body)
         writer.builder.emit_func_output(output)
-    return writer.module(func)
+    return writer.module(mod)
 
 
 class _Writer:
     """Builds the new function; ``names`` maps the old one's variables."""
 
-    def __init__(self, func: relax.Function) -> None:
+    def __init__(self, func: relax.Function, graph: Graph) -> None:
         self.builder = relax.BlockBuilder()
+        self.returned = graph.source(func.body.body)
         self.names: dict[relax.Var, relax.Expr] = {var: var for var in func.params}
         self.kernels: dict[tvm.tirx.PrimFunc, tvm.ir.GlobalVar] = {}
 
     def copy(self, node: Node) -> None:
         """Emit a binding that stays, its views spelled as reshapes."""
         value = self.renamed(node.value)
+        if isinstance(value, relax.Var):
+            self.names[node.var] = value
+            return
         if ir.is_call_to(value, *VIEWS):
             shape = list(ir.shape(node.var))
             source = value.args[0]
             value = source if list(ir.shape(source)) == shape else relax.op.reshape(source, shape)
-        self.names[node.var] = self.builder.emit(value, name_hint=node.var.name)
+        self.names[node.var] = self._emit(value, node.var, node.var.name)
 
     def kernel(self, replacement: Replacement) -> None:
         """Emit a kernel's call."""
@@ -119,9 +123,25 @@ class _Writer:
         ]
         out = relax.TensorType(output, call.dtype)
         value = relax.call_tir(self._global(call.kernel), args, out_ty=out)
-        result = self.builder.emit(value, name_hint=name)
         var = replacement.result.var
+        result = self._emit(value, var if output == ir.shape(var) else None, name)
         self.names[var] = self._shaped(result, ir.shape(var))
+
+    def output(self, expr: relax.Expr) -> relax.Expr:
+        """Emit what the function returns, where it is not emitted as that already."""
+        result = self.renamed(expr)
+        done = isinstance(result, relax.Var) and not isinstance(result, relax.DataflowVar)
+        return result if done else self.builder.emit_output(result)
+
+    def _emit(self, value: relax.Expr, var: relax.Var | None, name: str) -> relax.Expr:
+        """Emit the value of ``var`` under that name.
+
+        The value that the function returns is emitted as its output: behind an alias, TVM's passes
+        would give it the alias's name.
+        """
+        if var is not None and self.returned is not None and var.same_as(self.returned):
+            return self.builder.emit_output(value, name_hint=name)
+        return self.builder.emit(value, name_hint=name)
 
     def _shaped(self, expr: relax.Expr, shape: tuple[int, ...]) -> relax.Expr:
         """Return a view of ``expr`` with that shape."""
@@ -133,10 +153,13 @@ class _Writer:
         """Return ``expr`` of the old function in the new one's variables."""
         return ir.substitute(expr, self.names)
 
-    def module(self, func: relax.Function) -> tvm.IRModule:
-        """Return the finished module, with the old function's attributes."""
-        mod = self.builder.get()
+    def module(self, old: tvm.IRModule) -> tvm.IRModule:
+        """Return the finished module, with the old function's attributes and the other ones."""
+        mod, func = self.builder.get(), old["main"]
         mod["main"] = mod["main"].with_attrs(dict(func.attrs)) if func.attrs else mod["main"]
+        for name, other in old.functions_items():
+            if name.name_hint != "main":
+                mod[name] = other
         return mod
 
     def _global(self, kernel: tvm.tirx.PrimFunc) -> tvm.ir.GlobalVar:

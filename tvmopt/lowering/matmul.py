@@ -21,7 +21,7 @@ def match_linear(
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
         return None
     x, weight = call.args[0], ir.float_constant(call.args[1])
-    if weight is None or len(ir.shape(x)) < 2 or prod(weight.shape[:-2]) != 1:
+    if weight is None or min(weight.ndim, len(ir.shape(x))) < 2 or prod(weight.shape[:-2]) != 1:
         return None
     k, n = weight.shape[-2:]
     tail = match_tail(graph, node, taken)
