@@ -12,7 +12,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.schedule import elementwise, rows
-from tvmopt.schedule.expressions import substitute
+from tvmopt.schedule.expressions import structural_key, substitute
 from tvmopt.schedule.groups import Group, form_groups
 from tvmopt.schedule.inline import Expander, Scope, stored_stages
 from tvmopt.schedule.nests import Body, Nest, Storage, merge
@@ -56,8 +56,8 @@ def _inplace(program: Program, groups: list[Group]) -> list[int]:
 
 def _only_reads(body: Body, param: tirx.Buffer, indices: Sequence[Expr]) -> bool:
     reads = [load for load in body.reads if load.source == param]
-    wanted = tvm_ffi.StructuralKey(list(indices))
-    return bool(reads) and all(tvm_ffi.StructuralKey(list(r.indices)) == wanted for r in reads)
+    wanted = structural_key(list(indices))
+    return bool(reads) and all(structural_key(list(r.indices)) == wanted for r in reads)
 
 
 def _bodies(program: Program) -> list[Body]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm_ffi
 from tvm import tirx
@@ -46,6 +47,11 @@ class Linear:
     def stride(self, var: tirx.Var) -> int | None:
         """Return how far a step of ``var`` moves the value; None if that is not constant."""
         return None if var in self.opaque else self.coefficients.get(var, 0)
+
+
+def structural_key(value: Any) -> tvm_ffi.StructuralKey:
+    """Return a dictionary key that equals that of any value of the same structure."""
+    return tvm_ffi.StructuralKey(value)  # type: ignore[call-arg]  # tvm-ffi's stub is off
 
 
 def substitute(node: Expr, values: Mapping[tirx.Var, Expr]) -> Expr:

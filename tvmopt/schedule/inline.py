@@ -25,12 +25,22 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
-from tvmopt.schedule.expressions import IF_THEN_ELSE, is_call, linear, loads, substitute
+from tvmopt.schedule.expressions import (
+    IF_THEN_ELSE,
+    is_call,
+    linear,
+    loads,
+    structural_key,
+    substitute,
+)
 from tvmopt.schedule.stages import Program, Stage
 
 # What a stage may cost to be computed again rather than stored and loaded: a store and a load, and
 # the loop around them, are worth this many simple operations.
 RECOMPUTE_OPERATIONS = 4
+
+# How often each place of a stage is evaluated, by the stored stage that asks for it and by indices.
+_Demands = dict[tuple[int, tvm_ffi.StructuralKey], int]
 
 _COSTLY = 20  # operations in one libm-like function or a division
 
@@ -39,7 +49,7 @@ def stored_stages(program: Program) -> tuple[Stage, ...]:
     """Return the stages whose results need memory, in the program's order."""
     producer = {stage.buffers[0]: stage for stage in program.stages}
     outputs = set(program.outputs)
-    demands: dict[int, dict[object, int]] = {}
+    demands: dict[int, _Demands] = {}
     roots: dict[int, Stage] = {}
     stored = []
     for stage in reversed(program.stages):
@@ -59,7 +69,7 @@ def _must_store(stage: Stage, outputs: set[tirx.Buffer]) -> bool:
     return bool(stage.start) or not outputs.isdisjoint(stage.buffers)
 
 
-def _cheaper_inline(stage: Stage, wanted: Mapping[object, int]) -> bool:
+def _cheaper_inline(stage: Stage, wanted: _Demands) -> bool:
     return sum(wanted.values()) <= stage.size or operations(stage) <= RECOMPUTE_OPERATIONS
 
 
@@ -68,7 +78,7 @@ def _demand(
     root: Stage,
     indices: tuple[Expr, ...],
     producer: Mapping[tirx.Buffer, Stage],
-    demands: dict[int, dict[object, int]],
+    demands: dict[int, _Demands],
 ) -> None:
     """Note what ``stage``, evaluated at ``indices`` on behalf of ``root``, needs of others."""
     at = place(stage, indices)
@@ -81,7 +91,7 @@ def _demand(
                 # even if all else is masked by a condition (as in a concatenation).
                 steps = min(root.steps, source.size) if _injective(read, root) else root.steps
                 wanted = demands.setdefault(id(source), {})
-                wanted[id(root), tvm_ffi.StructuralKey(read)] = steps
+                wanted[id(root), structural_key(read)] = steps
 
 
 def _injective(indices: list[Expr], root: Stage) -> bool:
@@ -200,7 +210,7 @@ class Expander:
         if stage is None:
             return mutator.default_mutate(load)
         indices = [self.expand(index, scope) for index in load.indices]
-        key = (stage.buffers[0], tvm_ffi.StructuralKey(indices))
+        key = (stage.buffers[0], structural_key(indices))
         found = scope.find(key)
         if found is not None:
             return found

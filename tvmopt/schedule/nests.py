@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -94,7 +94,7 @@ class Nest:
         """Return every expression of it but the offsets it writes."""
         return [*(value for _, value in self.bindings), *self.values, *self.start]
 
-    def map(self, function: object) -> Nest:
+    def map(self, function: Callable[[Expr], Expr]) -> Nest:
         """Return the nest with ``function`` applied to every expression."""
         return replace(
             self,

@@ -10,6 +10,7 @@ from tvm import tirx
 
 from tvmopt.schedule.approximate_math import approximate_math
 from tvmopt.schedule.emit import emit
+from tvmopt.schedule.expressions import structural_key
 from tvmopt.schedule.stages import read
 from tvmopt.targets.description import CpuTarget
 
@@ -20,7 +21,7 @@ def schedule_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
     scheduled = {}
     for name, func in mod.functions_items():
         if isinstance(func, tirx.PrimFunc) and "tvmopt.kernel" not in (func.attrs or {}):
-            key = tvm_ffi.StructuralKey(func)
+            key = structural_key(func)
             if key not in done:
                 done[key] = _schedule(func, target)
             kernel = _kernel_name(name.name_hint, func)
@@ -44,5 +45,6 @@ def _kernel_name(name: str, func: tirx.PrimFunc) -> str:
     """Return, for a function ``fused_tir_exp_add2`` of float32, ``f32_exp_add``."""
     parts = re.sub(r"\d+(?=_|$)", "", name).split("_")
     operators = "_".join(part for part in parts if part not in ("fused", "tir", "te"))
-    kind, bits = re.fullmatch(r"([a-z]+)(\d*)", str(func.params[-1].dtype)).groups()
-    return f"{_TYPES.get(kind, kind)}{bits or 8}_{operators}"
+    dtype = str(func.params[-1].dtype)
+    kind = dtype.rstrip("0123456789")
+    return f"{_TYPES.get(kind, kind)}{dtype.removeprefix(kind) or 8}_{operators}"

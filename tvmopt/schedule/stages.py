@@ -128,10 +128,12 @@ def _stage(nest: tirx.Stmt) -> Stage:
     _require(not block.alloc_buffers and not block.match_buffers)
     _require(isinstance(realize.predicate, tirx.IntImm) and bool(realize.predicate.value))
     unit: dict[tirx.Var, Expr] = {}
-    spatial, reduce = [], []
+    spatial: list[Axis] = []
+    reduce: list[Axis] = []
     for iter_var, value in zip(block.iter_vars, realize.iter_values, strict=True):
         extent = extents.get(value) if isinstance(value, tirx.Var) else _extent_1(iter_var)
-        _require(extent is not None and iter_var.iter_type in _AXES)
+        if extent is None or iter_var.iter_type not in _AXES:
+            raise _UnreadableError
         if extent == 1:
             unit[iter_var.var] = tirx.const(0, iter_var.var.ty.dtype)
         else:
