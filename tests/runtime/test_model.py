@@ -259,3 +259,27 @@ def test_running_does_not_import_the_compiler(affine: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_binding_runs_on_the_same_arrays_again(affine: Path) -> None:
+    with runtime.open(affine) as net:
+        bound = net.bind(X)
+        bound.run()
+        np.testing.assert_array_equal(bound.outputs["y"], WANT)
+        bound.inputs["x"][...] = 0
+        bound.run()
+        np.testing.assert_array_equal(bound.outputs["y"], WANT - 2 * X)
+    with pytest.raises(ArtifactError, match="the model is closed"):
+        bound.run()
+
+
+def test_a_binding_keeps_its_model_and_its_arrays_alive(affine: Path) -> None:
+    bound = runtime.open(affine).bind(X.copy())
+    gc.collect()
+    bound.run()
+    np.testing.assert_array_equal(bound.outputs["y"], WANT)
+
+
+def test_a_binding_refuses_what_a_call_refuses(affine: Path) -> None:
+    with runtime.open(affine) as net, pytest.raises(DataError, match="shape"):
+        net.bind(X[:2])

@@ -85,17 +85,14 @@ class _ArtifactSession:
     def __init__(self, spec: EngineSpec, inputs: Arrays, threads: int) -> None:
         self._net = open_artifact(spec.path, threads)
         self.version = str(self._net.manifest["versions"]["tvmopt"])
-        self._out = {info.name: aligned_empty(info) for info in self._net.outputs}
         self.bind(inputs)
 
     def bind(self, inputs: Arrays) -> None:
-        self._inputs = {name: _aligned(array) for name, array in inputs.items()}
-
-    def run(self) -> None:
-        self._net(self._inputs, out=self._out)
+        self._binding = self._net.bind(inputs)
+        self.run = self._binding.run
 
     def outputs(self) -> dict[str, np.ndarray]:
-        return self._out
+        return self._binding.outputs
 
     def close(self) -> None:
         self._net.close()
@@ -156,15 +153,16 @@ def _free_dimensions(spec: EngineSpec, inputs: Arrays) -> dict[str, int]:
     import onnx  # half a second that other engines do without
 
     graph = onnx.load(str(spec.path), load_external_data=False).graph
-    sizes: dict[str, int] = {}
+    sizes: dict[str, set[int]] = {}
     for value in graph.input:
         if value.name not in inputs:
             continue
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, inputs[value.name].shape, strict=False):
             if dim.dim_param:
-                sizes[dim.dim_param] = size
-    return sizes
+                sizes.setdefault(dim.dim_param, set()).add(size)
+    # A name that stands for several sizes, such as "?", names nothing.
+    return {name: found.pop() for name, found in sizes.items() if len(found) == 1}
 
 
 class _OpenVinoSession:

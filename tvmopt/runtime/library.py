@@ -106,11 +106,14 @@ class Library:
         Raises:
             ArtifactError: The artefact reports a failure.
         """
-        given, results = self._inputs, self._outputs
-        given.fill(inputs)
-        results.fill(outputs)
+        self._inputs.fill(inputs)
+        self._outputs.fill(outputs)
+        self.run_buffers(self._inputs, self._outputs)
+
+    def run_buffers(self, inputs: Buffers, outputs: Buffers) -> None:
+        """Run once on filled buffers; otherwise as ``run``."""
         status = self._run(
-            self._instance, given.pointer, given.count, results.pointer, results.count
+            self._instance, inputs.pointer, inputs.count, outputs.pointer, outputs.count
         )
         if status != 0:
             raise ArtifactError(self._error(self._instance))

@@ -14,7 +14,7 @@ import numpy as np
 from tvmopt.errors import ArtifactError, OptionError
 from tvmopt.runtime import manifest as manifests
 from tvmopt.runtime import tensors
-from tvmopt.runtime.library import Library
+from tvmopt.runtime.library import Buffers, Library
 from tvmopt.runtime.tensors import TensorInfo
 
 Result = np.ndarray | dict[str, np.ndarray]
@@ -100,6 +100,31 @@ class Model:
             return results[0]
         return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
 
+    def bind(self, inputs: Mapping[str, Any] | Any = None, /, **named: Any) -> Binding:
+        """Return the model with inputs and outputs that stay in place from run to run.
+
+        What a run costs beside the model itself then is one call; see ``Binding``.
+
+        Raises:
+            DataError: A name, dtype or shape is not the model's.
+        """
+        given = []
+        for info, array in zip(self.inputs, self._given(inputs, named), strict=True):
+            given.append(tensors.aligned_empty(info))
+            given[-1][...] = array
+        return Binding(self, given, self._results(None))
+
+    def run_bound(self, inputs: Buffers, outputs: Buffers) -> None:
+        """Run on buffers that ``Binding`` keeps.
+
+        Raises:
+            ArtifactError: The model is closed, or a kernel fails.
+        """
+        with self._lock:
+            if self._library.closed:
+                raise ArtifactError(f"{self.path}: the model is closed; open it again")
+            self._library.run_buffers(inputs, outputs)
+
     def profile(
         self, inputs: Mapping[str, Any] | Any = None, /, *, runs: int = 10, **named: Any
     ) -> tuple[StepTime, ...]:
@@ -177,6 +202,32 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({str(self.path)!r}, threads={self.threads})"
+
+
+class Binding:
+    """A model with its inputs and outputs in place.
+
+    Attributes:
+        inputs: Array of each input by name, 64-byte aligned; write into them between runs.
+        outputs: Array of each output by name; a run overwrites them.
+    """
+
+    def __init__(self, model: Model, given: list[np.ndarray], results: list[np.ndarray]) -> None:
+        """Keep the arrays; see ``Model.bind``."""
+        self.inputs = {i.name: array for i, array in zip(model.inputs, given, strict=True)}
+        self.outputs = {o.name: array for o, array in zip(model.outputs, results, strict=True)}
+        self._model = model
+        self._given, self._results = Buffers(len(given)), Buffers(len(results))
+        self._given.fill(given)
+        self._results.fill(results)
+
+    def run(self) -> None:
+        """Run once.
+
+        Raises:
+            ArtifactError: The model is closed, or a kernel fails.
+        """
+        self._model.run_bound(self._given, self._results)
 
 
 def _infos(entries: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
