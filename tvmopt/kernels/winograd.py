@@ -101,7 +101,7 @@ def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
     groups = places * blocks * -(-how.block // how.tile.rows)
     panel_count = len(panels(site.out_channels, how.tile))
     products = cost.tile_cycles(how.tile, groups * panel_count, site.channels, STORE, target)
-    vectors = count * (site.channels + site.out_channels) / how.lanes
+    vectors = count * (-(-site.channels // how.lanes) + -(-site.out_channels // how.lanes))
     weights = places * site.channels * site.out_channels * 4
     fetch = cost.stream_cycles(weights, target) * blocks
     transforms = vectors * TRANSFORM_CYCLES[how.m]
