@@ -27,8 +27,9 @@ def print_demo(described: Mapping[str, Any]) -> None:
                      f"the ONNX file has {units.bytes_(compiled['model_bytes'])}"),
         ("arena", units.bytes_(compiled["arena_bytes"])),
         ("MACs", units.scaled(compiled["macs"])),
-        ("of FMA peak", f"{units.percent(profile['peak_share'], 0)} of "
-                        f"{units.digits(profile['peak_gflops'], 4)} GFLOP/s a core, measured now"),
+        ("arithmetic", f"{units.percent(profile['peak_share'], 0)} of the FMA peak of "
+                       f"{units.digits(profile['peak_gflops'], 4)} GFLOP/s a core, measured now; "
+                       "Winograd kernels save multiplications"),
     ))  # fmt: skip
     _print_quality(described["quality"])
     print_timings(described["timing"])

@@ -36,20 +36,27 @@ def line(text: str) -> None:
     console().print(escape(text), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table; a column whose head starts with ``>`` holds numbers, ``+`` folds long text."""
-    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for head in columns:
-        number = head.startswith(">")
-        fold = head.startswith("+")
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table.
+
+    A column whose head starts with ``>`` holds numbers; one with ``+`` is wrapped between words, or
+    cut within one, where the terminal is too narrow, so that the others can be read whole.
+    """
+    cells = [list(row) for row in rows]
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(columns):
+        name = head.lstrip(">+")
+        gives_way = head.startswith("+")
+        longest = max(len(text) for text in (name, *(row[i] for row in cells)))
         grid.add_column(
-            head.lstrip(">+"),
-            justify="right" if number else "left",
-            no_wrap=not fold,
-            overflow="fold",
+            name,
+            justify="right" if head.startswith(">") else "left",
+            no_wrap=not gives_way,
+            overflow="ellipsis",
+            min_width=None if gives_way else longest,
         )
-    for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+    for row in cells:
+        grid.add_row(*map(escape, row))
     console().print(grid)
 
 

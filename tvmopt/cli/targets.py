@@ -59,4 +59,4 @@ def _print_all(all_: list[dict]) -> None:
         )
         for one in all_
     )
-    show.table(("name", "triple", "cpu", ">cores", ">vector", ">L1d", ">L2", ">L3"), rows)
+    show.table(("name", "+triple", "+cpu", ">cores", ">vector", ">L1d", ">L2", ">L3"), rows)

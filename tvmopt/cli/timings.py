@@ -61,26 +61,27 @@ def print_timings(described: Mapping[str, Any]) -> None:
     how = f"{threads} thread{'s' * (threads > 1)}"
     how += f", {streams} streams" if streams > 1 else ""
     show.heading(f"{described['cpu']}: {how}, inputs {described['inputs']}")
-    rows = [_row(engine) for engine in described["engines"]]
+    engines = described["engines"]
     show.table(
         (
-            "engine",
+            "+engine",
             ">p50 ms",
             ">p90 ms",
             ">p99 ms",
             ">runs/s",
             ">load ms",
             ">first ms",
-            "speed-up over it",
-            "",
+            "+speed-up over it",
         ),
-        rows,
+        [_row(engine) for engine in engines],
     )
-    if len(rows) > 1:
+    if len(engines) > 1:
         show.line(
             "speed-up: its median time / that of the first row, and the quartiles of the "
             f"{described['rounds']} rounds' ratios"
         )
+    for engine in engines[1:]:
+        show.line(f"{engine['title']}: {_agreement(engine)}")
 
 
 def _row(engine: Mapping[str, Any]) -> tuple[str, ...]:
@@ -95,7 +96,6 @@ def _row(engine: Mapping[str, Any]) -> tuple[str, ...]:
         f"{engine['title']} {engine['version']}",
         *map(units.digits, numbers),
         spelled_speedup(engine["speedup"]),
-        _agreement(engine),
     )
 
 
@@ -107,9 +107,7 @@ def spelled_speedup(speedup: Mapping[str, float] | None) -> str:
 
 
 def _agreement(engine: Mapping[str, Any]) -> str:
-    if engine["speedup"] is None:
-        return ""
     difference = engine["max_difference"]
     if difference is None:
-        return "outputs have other shapes"
-    return f"outputs differ by {difference:.1e} of the peak"
+        return "its outputs have other shapes"
+    return f"its outputs differ by at most {difference:.1e} of the peak"
