@@ -40,8 +40,8 @@ def dtype_name(dtype: onnx_ir.DataType | int | None, what: str) -> str:
     Raises:
         UnsupportedError: It is none of those with kernels.
     """
-    if dtype in DTYPES:
-        return DTYPES[onnx_ir.DataType(dtype)]
-    known = dtype in set(onnx_ir.DataType)
-    came = onnx_ir.DataType(dtype).name if known else repr(dtype)
+    known = None if dtype not in set(_TYPES) else _TYPES(dtype or 0)
+    if known is not None and known in DTYPES:
+        return DTYPES[known]
+    came = repr(dtype) if known is None else known.name
     raise UnsupportedError(f"{what} must be float16/32/64, (u)int8/16/32/64 or bool, got {came}")

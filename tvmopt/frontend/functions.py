@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import onnx
 import onnx_ir
@@ -77,7 +78,7 @@ def _function(body: onnx.FunctionProto, node: onnx_ir.Node, name: str) -> onnx_i
 def _definition(node: onnx_ir.Node, opset: int) -> onnx.FunctionProto | None:
     """Return ONNX's definition of a node's operator, or None if it has none."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its stubs lack functions
     except onnx.defs.SchemaError:
         return None
     if schema.has_function:

@@ -98,7 +98,7 @@ class _Walk:
         dtype = dtype_name(value.dtype, f"{self.label}: input {value.name!r}")
         assert value.shape is not None, "shapes are fixed before the import"
         name = self.names.fresh(str(value.name), "input")
-        var = relax.Var(name, relax.TensorType([int(d) for d in value.shape], dtype))
+        var = relax.Var(name, relax.TensorType(list(value.shape.numpy()), dtype))
         self.values[value] = var
         return var
 
@@ -130,7 +130,7 @@ class _Walk:
             raise UnsupportedError(f"{where} is no operator that tvmopt compiles")
         if node.op_type not in _MOVES:
             for value in node.outputs:
-                if value.dtype in PACKED:
+                if value.dtype is not None and value.dtype in PACKED:
                     raise UnsupportedError(
                         f"{where}: only constants may be {value.dtype.name}, got a computed one"
                     )

@@ -42,8 +42,8 @@ def fix_shapes(
             raise ShapeError(f"{label}: {_unknown(name, list(inputs))}")
     declared = {name: _declared(value) for name, value in inputs.items()}
     sizes = _named_sizes(given, declared, label)
-    fixed = {
-        name: list(given[name]) if name in given else _substitute(dims, sizes)
+    fixed: dict[str, list[Dim] | None] = {
+        name: [*given[name]] if name in given else _substitute(dims, sizes)
         for name, dims in declared.items()
     }
     for name, dims in fixed.items():
@@ -52,7 +52,7 @@ def fix_shapes(
             dims[0] = 1
     _refuse_open(fixed, label)
     for name, dims in fixed.items():
-        inputs[name].shape = onnx_ir.Shape([int(d) for d in dims or ()])
+        inputs[name].shape = onnx_ir.Shape(dims or ())
 
 
 def _checked(name: str, shape: Sequence[int], label: str) -> tuple[int, ...]:

@@ -85,8 +85,8 @@ def _conv_transpose(node: Node) -> relax.Expr:
         kernel_layout=kernel_layout,
     )
     if min(begins + ends) < 0:  # the output reaches beyond where any input contributes
-        more = [[0, 0, *(max(0, -p) for p in pads)] for pads in (begins, ends)]
-        y = pad(node, node.emit(y), *more, "constant", 0.0)
+        before, after = ([0, 0, *(max(0, -p) for p in pads)] for pads in (begins, ends))
+        y = pad(node, node.emit(y), before, after, "constant", 0.0)
     return _add_bias(node, y)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tvm import relax
 
@@ -14,12 +14,14 @@ _MAX = {1: relax.op.nn.max_pool1d, 2: relax.op.nn.max_pool2d, 3: relax.op.nn.max
 _AVERAGE = {1: relax.op.nn.avg_pool1d, 2: relax.op.nn.avg_pool2d, 3: relax.op.nn.avg_pool3d}
 
 
-def _pool(node: Node, op: object) -> relax.Expr:
+def _pool(node: Node, ops: Mapping[int, Callable[..., relax.Expr]]) -> relax.Expr:
     x = node.input(0)
     kernel = node.attribute("kernel_shape", [])
+    if len(kernel) not in ops:
+        raise UnsupportedError(f"it must have 1 to 3 spatial dimensions, got {len(kernel)}")
     strides = node.attribute("strides", [1] * len(kernel))
     dilations = node.attribute("dilations", [1] * len(kernel))
-    return op[len(kernel)](
+    return ops[len(kernel)](
         x,
         pool_size=kernel,
         strides=strides,
