@@ -82,7 +82,9 @@ def test_the_name_lists_the_steps() -> None:
 def test_parameters_follow_the_output() -> None:
     epilogue = Epilogue((CHANNEL, TENSOR))
     assert epilogue.parameters((2, 3, 4)) == [("e0", (4,)), ("e1", (2, 3, 4))]
-    assert epilogue.parameters((24,), channels=4) == [("e0", (4,)), ("e1", (24,))]
+    plane = Epilogue((CHANNEL, TENSOR, Operand.PLANE))
+    # Where the output is flat, the extents of its two innermost axes tell the others apart.
+    assert plane.parameters((24,), (3, 4)) == [("e0", (4,)), ("e1", (24,)), ("e2", (12,))]
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ OTHERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] =
     # Its slope is at most 1/4, and it is a share of 1.
     "relax.nn.softmax": (
         lambda c, a: scipy.special.softmax(a, int(c.attrs.axis)),
-        lambda c, a: 2 * a.max(int(c.attrs.axis), keepdims=True) + 1,
+        lambda c, a: 2 * a.max(int(c.attrs.axis), keepdims=True) + np.ones_like(a),
     ),
 }
 
