@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep
 from tvm import relax
 
-from tvmopt.errors import TvmoptError, UnsupportedError
+from tvmopt.errors import TvmoptError
 from tvmopt.frontend.onnx import load
 
 
@@ -67,7 +67,7 @@ def specialize(
         path.write_bytes(model.SerializeToString())
         try:
             load(path, _shapes(feeds))
-        except UnsupportedError:
+        except TvmoptError:
             if len(feeds) < 2:
                 raise
         else:

@@ -81,6 +81,10 @@ def _definition(node: onnx_ir.Node, opset: int) -> onnx.FunctionProto | None:
         schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its stubs lack functions
     except onnx.defs.SchemaError:
         return None
+    for name, attribute in schema.attributes.items():
+        if attribute.default_value.name and name not in node.attributes:
+            default = onnx_ir.serde.deserialize_attribute(attribute.default_value)
+            node.attributes[name] = default  # the definition refers to it
     if schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= opset]
         data = schema.get_function_with_opset_version(max(versions)) if versions else b""

@@ -99,7 +99,7 @@ def _parse(data: bytes, label: str) -> onnx.ModelProto:
 
 
 def _opset(model: onnx_ir.Model, label: str) -> int:
-    version = model.opset_imports.get("")
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
     newest = onnx.defs.onnx_opset_version()
     if version is None or not OLDEST_OPSET <= version <= newest:
         raise ModelError(

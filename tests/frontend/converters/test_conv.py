@@ -119,3 +119,11 @@ def test_global_pool_keeps_the_dimensions(
 ) -> None:
     nodes = [helper.make_node(op_type, ["x"], ["y"])]
     agrees(save(nodes, [("x", "float32", [2, 3, 5, 7])], ["y"]), {"x": draw(2, 3, 5, 7)})
+
+
+def test_roi_align_by_maximum_is_refused_not_wrong(save: Callable[..., Path]) -> None:
+    node = helper.make_node("RoiAlign", ["x", "rois", "batch"], ["y"], "roi", mode="max")
+    inputs = [("x", "float32", [1, 1, 4, 4]), ("rois", "float32", [1, 4]), ("batch", "int64", [1])]
+    message = r"node 'roi' \(RoiAlign\): mode must be 'avg', got 'max'"
+    with pytest.raises(UnsupportedError, match=message):
+        load(save([node], inputs, ["y"]))

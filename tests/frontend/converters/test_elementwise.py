@@ -199,3 +199,21 @@ def test_half_precision_constants_are_half_precision(
     for op_type in ("HardSigmoid", "Elu", "LeakyRelu"):
         # Both round each of at most five operations to 11 bits.
         agrees(one(save, op_type, x), {"x": x}, bound=5 * 2**-11)
+
+
+def test_power_of_integers_is_exact(
+    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
+) -> None:
+    x = np.array([-7, 2, 11, 0], np.int32)
+    agrees(one(save, "Pow", x, {"e": np.array([5, 20, 7, 0], np.int64)}), {"x": x})
+
+
+def test_mish_keeps_the_digits_of_small_results(
+    save: Callable[..., Path], run: Callable[..., list[np.ndarray]]
+) -> None:
+    x = np.array([-20.0, -10.0, -1.0, 0.0, 1.0, 30.0, 1e4], F32)
+    wide = x.astype(np.float64)
+    expected = wide * np.tanh(np.log1p(np.exp(np.minimum(wide, 700))))
+    (got,) = run(load(one(save, "Mish", x, opset=18)), {"x": x})
+    # Seven roundings of 2**-24 each, and exp's own error of a few more.
+    np.testing.assert_allclose(got, expected, rtol=20 * 2**-24)

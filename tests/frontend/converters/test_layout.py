@@ -162,3 +162,15 @@ def test_integer_tensors_move_too(
     ]
     x = np.array([[1, -2, 300], [4, 5, -600]], np.int16)
     agrees(save(nodes, [("x", "int16", [2, 3])], ["y"]), {"x": x})
+
+
+def test_one_hot_on_any_axis_with_negative_and_foreign_indices(
+    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
+) -> None:
+    nodes = [
+        helper.make_node("OneHot", ["ids", "depth", "values"], [f"axis{axis}"], axis=axis)
+        for axis in (0, -1)
+    ]
+    constants = {"depth": np.array(4, I64), "values": np.array([-1, 2.5], np.float32)}
+    path = save(nodes, [("ids", "int64", [2, 3])], ["axis0", "axis-1"], constants)
+    agrees(path, {"ids": np.array([[0, 3, -1], [-4, 7, 2]], I64)}, bound=0.0)

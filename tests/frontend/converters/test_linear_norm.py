@@ -150,3 +150,18 @@ def test_integer_products_are_exact(
     }
     path = save(nodes, [("a", "uint8", [3, 6])], ["y"], initializers)
     agrees(path, {"a": RNG.integers(0, 256, (3, 6)).astype(np.uint8)})
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_rms_normalization(
+    save: Callable[..., Path], run: Callable[..., list[np.ndarray]], axis: int
+) -> None:
+    x, gamma = draw(3, 4), draw(4) if axis == -1 else draw(3, 4)
+    nodes = [helper.make_node("RMSNormalization", ["x", "g"], ["y"], axis=axis)]
+    path = save(nodes, [("x", "float32", [3, 4])], ["y"], {"g": gamma}, opset=23)
+    wide = x.astype(np.float64)
+    square = np.mean(wide**2, axis=tuple(range(axis % 2, 2)), keepdims=True)
+    expected = wide / np.sqrt(square + 1e-5) * gamma
+    (got,) = run(load(path), {"x": x})
+    # At most 12 terms in the mean, then four operations.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=16 * 2**-24 * np.abs(expected).max())

@@ -14,12 +14,25 @@ from tvmopt.frontend.converters import (
     padding,
     pool,
     quantized,
+    reduce,
     resize,
 )
 from tvmopt.frontend.converters.node import Converter
 from tvmopt.frontend.converters.tvm_table import tvm_converters
 
-_FAMILIES = (conv, elementwise, gather, layout, linear, norm, padding, pool, quantized, resize)
+_FAMILIES = (
+    conv,
+    elementwise,
+    gather,
+    layout,
+    linear,
+    norm,
+    padding,
+    pool,
+    quantized,
+    reduce,
+    resize,
+)
 
 
 def converter_table() -> Mapping[tuple[str, str], Converter]:

@@ -43,6 +43,10 @@ def clip(x: relax.Expr, low: float, high: float, dtype: str) -> relax.Expr:
     return relax.op.clip(x, tirx.const(low, dtype), tirx.const(high, dtype))
 
 
+def _is_half(x: relax.Expr) -> bool:
+    return ir.dtype(x) == "float16"
+
+
 def _is_float(x: relax.Expr) -> bool:
     return ir.dtype(x).startswith("float")
 
@@ -121,6 +125,18 @@ def _selu(node: Node) -> relax.Expr:
     return _exponential(node.input(0), alpha, node.attribute("gamma", 1.05070102214813232421875))
 
 
+def _mish(node: Node) -> relax.Expr:
+    """Return x * tanh(log(1 + exp(x))), as x * n / (n + 2) with n = e * (e + 2), e = exp(x).
+
+    The logarithm would lose the digits of a small exp(x). Above 20 the factor rounds to 1.
+    """
+    x = node.input(0)
+    e = node.emit(relax.op.exp(relax.op.minimum(x, scalar(8 if _is_half(x) else 20, x))))
+    n = node.emit(relax.op.multiply(e, relax.op.add(e, scalar(2, x))))
+    # Divided first: x * n would overflow half precision.
+    return relax.op.multiply(x, relax.op.divide(n, relax.op.add(n, scalar(2, x))))
+
+
 def _thresholded_relu(node: Node) -> relax.Expr:
     x = node.input(0)
     above = relax.op.greater(x, scalar(node.attribute("alpha", 1.0), x))
@@ -176,6 +192,10 @@ def _pow(node: Node) -> relax.Expr:
             return relax.op.multiply(relax.op.multiply(x, x), x)
         if value == 0.5 and _is_float(x):
             return relax.op.sqrt(x)
+    if not _is_float(x):
+        # TVM raises only floats to a power; float64 holds any integer up to 2**53.
+        power = relax.op.power(relax.op.astype(x, "float64"), relax.op.astype(exponent, "float64"))
+        return relax.op.astype(relax.op.round(power), ir.dtype(x))
     if ir.dtype(exponent) != ir.dtype(x):
         exponent = relax.op.astype(exponent, ir.dtype(x))
     return relax.op.power(x, exponent)
@@ -205,6 +225,7 @@ TABLE: Mapping[str, Converter] = {
     "Max": _fold_left(relax.op.maximum),
     "Mean": _mean,
     "Min": _fold_left(relax.op.minimum),
+    "Mish": _mish,
     "PRelu": _prelu,
     "Pow": _pow,
     "Selu": _selu,

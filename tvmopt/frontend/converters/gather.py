@@ -61,8 +61,30 @@ def _gather_nd(node: Node) -> relax.Expr:
     return relax.op.gather_nd(x, _not_negative(indices, extents), batch)
 
 
+def _one_hot(node: Node) -> relax.Expr:
+    indices, values = node.input(0), node.input(2)
+    depth = int(node.constant(1, "the depth").reshape(-1)[0])
+    axis = axis_of(node.attribute("axis", -1), rank(indices) + 1)
+    dims = shape(indices)
+    dims.insert(axis, 1)
+    classes = [depth if i == axis else 1 for i in range(len(dims))]
+    dtype = ir.dtype(indices)
+    signed = not dtype.startswith("uint")
+    wanted = node.emit(_not_negative(indices, depth)) if signed else indices
+    places = constant(np.arange(depth).astype(dtype).reshape(classes))
+    hit = relax.op.equal(reshape(wanted, dims), places)
+    known = ir.constant(values)
+    if known is not None:
+        off, on = constant(known[0]), constant(known[1])
+    else:
+        off = reshape(node.emit(slice_axis(values, 0, 0, 1)), [])
+        on = reshape(node.emit(slice_axis(values, 0, 1, 2)), [])
+    return relax.op.where(hit, on, off)
+
+
 TABLE: Mapping[str, Converter] = {
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
+    "OneHot": _one_hot,
 }

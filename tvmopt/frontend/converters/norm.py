@@ -71,8 +71,27 @@ def _lp_normalization(node: Node) -> relax.Expr:
     return relax.op.divide(x, norm)
 
 
+def _rms_norm(node: Node) -> relax.Expr:
+    x, gamma = node.input(0), node.input(1)
+    axes = list(range(axis_of(node.attribute("axis", -1), rank(x)), rank(x)))
+    epsilon = node.attribute("epsilon", 1e-5)
+    if node.attribute("stash_type", 1) != 1:
+        raise UnsupportedError("stash_type must be 1, float32")
+    if len(axes) < rank(x) and shape(gamma) == [shape(x)[axis] for axis in axes]:
+        return relax.op.nn.rms_norm(x, gamma, axes, epsilon)
+    wide = relax.op.astype(x, "float32") if ir.dtype(x) == "float16" else x
+    square = relax.op.mean(relax.op.multiply(wide, wide), axes, keepdims=True)
+    dtype = "float32" if ir.dtype(x) == "float16" else ir.dtype(x)
+    scaled = relax.op.multiply(
+        wide, relax.op.rsqrt(relax.op.add(square, relax.const(epsilon, dtype)))
+    )
+    narrow = scaled if dtype == ir.dtype(x) else relax.op.astype(scaled, ir.dtype(x))
+    return relax.op.multiply(narrow, gamma)
+
+
 TABLE: Mapping[str, Converter] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
+    "RMSNormalization": _rms_norm,
 }

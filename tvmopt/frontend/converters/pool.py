@@ -9,6 +9,7 @@ from tvm import relax
 from tvmopt.errors import UnsupportedError
 from tvmopt.frontend.converters.node import Converter, Node, rank, shape
 from tvmopt.frontend.converters.padding import window_pads
+from tvmopt.frontend.converters.tvm_table import tvm_converters
 
 _MAX = {1: relax.op.nn.max_pool1d, 2: relax.op.nn.max_pool2d, 3: relax.op.nn.max_pool3d}
 _AVERAGE = {1: relax.op.nn.avg_pool1d, 2: relax.op.nn.avg_pool2d, 3: relax.op.nn.avg_pool3d}
@@ -52,9 +53,17 @@ def _global_max_pool(node: Node) -> relax.Expr:
     return relax.op.max(x, list(range(2, rank(x))), keepdims=True)
 
 
+def _roi_align(node: Node) -> relax.Expr:
+    """Leave RoiAlign to TVM, but for the maximum, which it takes over the wrong samples."""
+    if node.attribute("mode", "avg") != "avg":
+        raise UnsupportedError(f"mode must be 'avg', got {node.attribute('mode', 'avg')!r}")
+    return tvm_converters()["", "RoiAlign"](node)
+
+
 TABLE: Mapping[str, Converter] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "MaxPool": _max_pool,
+    "RoiAlign": _roi_align,
 }
