@@ -29,10 +29,11 @@ typedef void (*tvmopt_step_fn)(void);
 _POOL = (
     _TYPES
     + """
-enum { ROUNDS = 2000 }; /* THREADS comes from the command line */
+/* THREADS comes from the command line */
+enum { ROUNDS = 2000, TASKS = THREADS == 1 ? 1 : THREADS * TASKS_PER_THREAD };
 
 typedef struct {
-    int ran[THREADS], nested[THREADS], fail;
+    int ran[TASKS], nested[TASKS], fail;
 } job;
 
 static int inner(int task, task_group *group, void *closure) {
@@ -43,7 +44,7 @@ static int inner(int task, task_group *group, void *closure) {
 
 static int outer(int task, task_group *group, void *closure) {
     job *j = closure;
-    CHECK(group->num_task == THREADS && current->index == task);
+    CHECK(group->num_task == TASKS && task >= 0 && task < TASKS);
     j->ran[task]++;
     CHECK(pool_launch(current, inner, &j->nested[task]) == 0);
     return j->fail == task ? -1 : 0;
@@ -52,9 +53,9 @@ static int outer(int task, task_group *group, void *closure) {
 static void play(instance_t *instance, worker_t *workers) {
     job j = {.fail = -1};
     for (int round = 1; round <= ROUNDS; round++) {
-        j.fail = round % 7 < THREADS ? round % 7 : -1;
+        j.fail = round % 7 < TASKS ? round % 7 : -1;
         CHECK(pool_launch(&workers[0], outer, &j) == (j.fail < 0 ? 0 : -1));
-        for (int i = 0; i < THREADS; i++) CHECK(j.ran[i] == round && j.nested[i] == round);
+        for (int i = 0; i < TASKS; i++) CHECK(j.ran[i] == round && j.nested[i] == round);
         /* Sometimes long enough for all to sleep, sometimes while they go to sleep. */
         struct timespec pause = {0, round % 50 == 0 ? 400000 : round % 9 == 0 ? SPIN_NS : 0};
         if (pause.tv_nsec) nanosleep(&pause, NULL);

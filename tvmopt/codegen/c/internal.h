@@ -122,11 +122,13 @@ typedef struct {
     pthread_t *handles;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    atomic_uint round; /* counts launches; a change starts the workers */
+    /* The launch's number in the upper half, its next task in the lower: a thread that comes late
+     * cannot take a task of one launch for that of another. */
+    _Atomic uint64_t claims;
     atomic_int pending, sleepers, failures;
     atomic_bool caller_sleeps, stop;
-    task_fn task;
-    void *closure;
+    _Atomic(task_fn) task;
+    _Atomic(void *) closure;
 } pool_t;
 
 struct ABI(instance) {

@@ -1,5 +1,9 @@
 /* A few threads for parallel loops. They wait for the next loop by spinning, for the gap between
- * two loops of one run is mostly shorter than a wake-up, and sleep when none comes for SPIN_NS. */
+ * two loops of one run is mostly shorter than a wake-up, and sleep when none comes for SPIN_NS.
+ *
+ * A loop is cut into a few tasks a thread, and threads claim them one by one. So a thread that the
+ * system runs late, because others use its core, delays a loop by one task at most: the caller does
+ * the rest itself. */
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -7,6 +11,7 @@
 
 #define SPIN_NS 100000
 #define SPINS_PER_LOOK 32 /* reading the clock costs about as much as a few pauses */
+#define TASKS_PER_THREAD 4
 
 static int64_t monotonic_ns(void) {
     struct timespec now;
@@ -22,11 +27,13 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-static bool has_work(pool_t *pool, unsigned seen) {
-    return atomic_load(&pool->round) != seen || atomic_load(&pool->stop);
+static uint32_t launch_of(uint64_t claims) { return (uint32_t)(claims >> 32); }
+
+static bool has_work(pool_t *pool, uint32_t seen) {
+    return launch_of(atomic_load(&pool->claims)) != seen || atomic_load(&pool->stop);
 }
 
-static bool spin_for_work(pool_t *pool, unsigned seen) {
+static bool spin_for_work(pool_t *pool, uint32_t seen) {
     const int64_t end = monotonic_ns() + SPIN_NS;
     do {
         for (int i = 0; i < SPINS_PER_LOOK; i++) {
@@ -37,21 +44,25 @@ static bool spin_for_work(pool_t *pool, unsigned seen) {
     return false;
 }
 
-static void wait_for_work(pool_t *pool, unsigned seen) {
+static void wait_for_work(pool_t *pool, uint32_t seen) {
     if (pool->spin && spin_for_work(pool, seen)) return;
     pthread_mutex_lock(&pool->lock);
-    /* Count ourselves before looking again: the caller bumps the round before it counts. */
+    /* Count ourselves before looking again: the caller numbers the launch before it counts. */
     atomic_fetch_add(&pool->sleepers, 1);
     while (!has_work(pool, seen)) pthread_cond_wait(&pool->work, &pool->lock);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void run_task(worker_t *worker, pool_t *pool) {
-    task_group group = {.num_task = pool->threads};
-    worker->in_task = true;
-    if (pool->task(worker->index, &group, pool->closure) != 0) atomic_fetch_add(&pool->failures, 1);
-    worker->in_task = false;
+static int32_t task_count(const pool_t *pool) { return pool->threads * TASKS_PER_THREAD; }
+
+/* Return the next task of that launch, or -1 if all are taken or another launch has begun. */
+static int32_t claim_task(pool_t *pool, uint32_t launch) {
+    uint64_t claims = atomic_load(&pool->claims);
+    do {
+        if (launch_of(claims) != launch || (int32_t)(uint32_t)claims >= task_count(pool)) return -1;
+    } while (!atomic_compare_exchange_weak(&pool->claims, &claims, claims + 1));
+    return (int32_t)(uint32_t)claims;
 }
 
 static void finish_task(pool_t *pool) {
@@ -61,15 +72,31 @@ static void finish_task(pool_t *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Do tasks of that launch until none is left. Once one is claimed, the launch cannot end, so what
+ * was read of it before the claim is its own. */
+static void run_tasks(worker_t *worker, pool_t *pool, uint32_t launch) {
+    task_group group = {.num_task = task_count(pool)};
+    worker->in_task = true;
+    for (;;) {
+        const task_fn task = atomic_load(&pool->task);
+        void *const closure = atomic_load(&pool->closure);
+        const int32_t index = claim_task(pool, launch);
+        if (index < 0) break;
+        if (task(index, &group, closure) != 0) atomic_fetch_add(&pool->failures, 1);
+        finish_task(pool);
+    }
+    worker->in_task = false;
+}
+
 static void *worker_main(void *argument) {
     worker_t *worker = argument;
     pool_t *pool = &worker->instance->pool;
     current = worker;
-    for (unsigned seen = 0;; seen++) {
+    for (uint32_t seen = 0;;) {
         wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
-        run_task(worker, pool);
-        finish_task(pool);
+        seen = launch_of(atomic_load(&pool->claims));
+        run_tasks(worker, pool, seen);
     }
 }
 
@@ -88,24 +115,25 @@ static void wait_until_done(pool_t *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* Run ``task`` once a thread, the caller's included. Returns 0, or -1 if a task failed. */
+/* Run all tasks of a loop on all threads, the caller's included. Returns 0, or -1 if one failed. */
 static int pool_launch(worker_t *caller, task_fn task, void *closure) {
     pool_t *pool = &caller->instance->pool;
     if (pool->threads == 1 || caller->in_task) {
         task_group alone = {.num_task = 1};
         return task(0, &alone, closure) == 0 ? 0 : -1;
     }
-    pool->task = task;
-    pool->closure = closure;
+    const uint32_t launch = launch_of(atomic_load(&pool->claims)) + 1;
+    atomic_store(&pool->task, task);
+    atomic_store(&pool->closure, closure);
     atomic_store(&pool->failures, 0);
-    atomic_store(&pool->pending, pool->threads - 1);
-    atomic_fetch_add(&pool->round, 1);
+    atomic_store(&pool->pending, task_count(pool));
+    atomic_store(&pool->claims, (uint64_t)launch << 32);
     if (atomic_load(&pool->sleepers) > 0) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->work);
         pthread_mutex_unlock(&pool->lock);
     }
-    run_task(caller, pool);
+    run_tasks(caller, pool, launch);
     wait_until_done(pool);
     return atomic_load(&pool->failures) == 0 ? 0 : -1;
 }
