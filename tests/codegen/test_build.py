@@ -157,7 +157,13 @@ def test_manifest_says_what_was_built(
     assert manifest["inputs"] == [{"name": "in:0", "dtype": "float32", "shape": [4, 4]}]
     assert manifest["outputs"] == [{"name": 'out "é"', "dtype": "float32", "shape": [4, 4]}]
     assert manifest["layers"] == [
-        {"layer": "plus", "kernel": "f32_add_4x4__avx2", "macs": 16, "cycles": None, "parallel": True}
+        {
+            "layer": "plus",
+            "kernel": "f32_add_4x4__avx2",
+            "macs": 16,
+            "cycles": None,
+            "parallel": True,
+        }
     ]
     assert manifest["model_sha256"] == "ab" * 32
     assert manifest["options"] == {"level": 2}

@@ -13,7 +13,7 @@ CHANNEL, TENSOR = Operand.CHANNEL, Operand.TENSOR
 ROWS, LANES = 5, 8
 
 # Operators of one value, of two, and those that want their argument above 0: x * x + 0.5.
-UNARY = ["erf", "tanh", "sigmoid", "gelu", "exp"]
+UNARY = ["erf", "tanh", "sigmoid", "gelu", "gelu_tanh", "exp"]
 BINARY = ["add", "sub", "mul", "max", "min"]
 POSITIVE = ["log", "sqrt"]
 SQUARE = (Step("mul", (0, 0)), Step("add", (1, 0.5)))

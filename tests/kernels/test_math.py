@@ -120,6 +120,15 @@ def test_gelu_is_close_in_absolute_terms() -> None:
     assert (np.abs(_run(math.gelu, x) - wanted) <= 4e-7 * np.maximum(np.abs(wide), 1)).all()
 
 
+def test_gelu_by_tanh_is_close_in_absolute_terms() -> None:
+    x = _every(997)
+    # Beyond 1e12 the cube overflows; the result is x or 0 there, by the limits of tanh.
+    x = x[np.abs(x) < 1e12]
+    wide = x.astype(np.float64)
+    wanted = wide / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    assert (np.abs(_run(math.gelu_tanh, x) - wanted) <= 4e-7 * np.maximum(np.abs(wide), 1)).all()
+
+
 @settings(derandomize=True, max_examples=20, deadline=None)
 @given(hnp.arrays(np.float32, 16, elements=st.floats(width=32)))
 def test_vectors_and_scalars_give_the_same_bits(x: np.ndarray) -> None:

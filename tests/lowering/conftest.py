@@ -143,6 +143,10 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return x / 2 * (1 + scipy.special.erf(x / np.sqrt(2)))
 
 
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def _leaky(call: relax.Call, x: np.ndarray, *slopes: np.ndarray) -> np.ndarray:
     slope = slopes[0] if slopes else float(call.attrs.alpha)
     return np.maximum(x, 0) + np.minimum(x, 0) * slope
@@ -178,6 +182,7 @@ OTHERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] =
     "relax.tanh": (lambda _, a: np.tanh(a), lambda _, a: a),
     "relax.nn.silu": (lambda _, a: a * scipy.special.expit(a), lambda _, a: a * (a + 1)),
     "relax.nn.gelu": (lambda _, a: _gelu(a), lambda _, a: 1.2 * a + 1),
+    "relax.nn.gelu_tanh": (lambda _, a: _gelu_tanh(a), lambda _, a: 1.2 * a + 1),
     "relax.nn.leakyrelu": (_leaky, lambda _, a: a),
     "relax.nn.prelu": (_leaky, lambda _, a, s: a * np.maximum(np.abs(s), 1)),
     # Its slope is at most 1/4, and it is a share of 1.

@@ -37,6 +37,7 @@ TAILS: dict[str, tuple[Callable[[Emit, relax.Expr], relax.Expr], str]] = {
     "silu": (lambda _, x: op.nn.silu(x), "sigmoid_mul"),
     "swish": (lambda emit, x: op.multiply(x, emit(op.sigmoid(x))), "sigmoid_mul"),
     "gelu": (lambda _, x: op.nn.gelu(x), "gelu"),
+    "gelu by tanh": (lambda _, x: op.nn.gelu_tanh(x), "gelu_tanh"),
     "leaky relu": (lambda _, x: op.nn.leakyrelu(x, 0.1), "max_min_mul_add"),
     "prelu": (lambda _, x: op.nn.prelu(x, SLOPES, 3), "max_min_mul_add"),
     "hard swish": (hard_swish, "add_max_min_mul_div"),

@@ -114,5 +114,6 @@ OPS: dict[str, Callable[..., Expr]] = {
     "tanh": math.tanh,
     "sigmoid": math.sigmoid,
     "gelu": math.gelu,
+    "gelu_tanh": math.gelu_tanh,
     "sqrt": tirx.sqrt,
 }

@@ -15,6 +15,7 @@ Largest errors over all of float32 (the tests check them; "fused" where the targ
 ``erf``               4e-7 of the result fused, 5e-7 otherwise; never above 1; nan stays nan
 ``sigmoid``           3 ulp where the result is normal; below that it is off by less than 1.2e-38
 ``gelu``              4e-7 * max(abs(x), 1): below 0 it is an absolute error; nan at -inf
+``gelu_tanh``         as ``gelu``
 ====================  ==========================================================================
 
 Sources: S. L. Moshier, Cephes Mathematical Library, 1984-92, ``expf.c`` and ``logf.c``: range
@@ -128,6 +129,23 @@ def gelu(x: Expr) -> Expr:
         "x",
         x,
         lambda v: v * _like(v, 0.5) * (_like(v, 1.0) + erf(v * _like(v, 0.70710678118654752))),
+    )
+
+
+def gelu_tanh(x: Expr) -> Expr:
+    """Return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), float32 scalar or vector.
+
+    Source: D. Hendrycks and K. Gimpel, "Gaussian error linear units" (2016), section 2.
+    """
+    root, cubic = 0.79788456080286536, 0.79788456080286536 * 0.044715
+    return bind(
+        "x",
+        x,
+        lambda v: (
+            v
+            * _like(v, 0.5)
+            * (_like(v, 1.0) + tanh(v * (_like(v, root) + _like(v, cubic) * v * v)))
+        ),
     )
 
 

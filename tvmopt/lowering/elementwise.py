@@ -28,6 +28,7 @@ UNARY = {
     "relax.erf": "erf",
     "relax.sqrt": "sqrt",
     "relax.nn.gelu": "gelu",
+    "relax.nn.gelu_tanh": "gelu_tanh",
 }
 MAX_STEPS = 12  # a longer chain waits on its own latency more than a second pass over memory costs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from tvmopt.lowering.legalize import LEGALIZE
 from tvmopt.schedule.rest import schedule_rest
 from tvmopt.targets.description import CpuTarget
 
@@ -17,7 +18,7 @@ def lower_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
     with target.to_tvm():
         mod = tvm.transform.Sequential(
             [
-                relax.transform.LegalizeOps(skip_ops=["relax.reshape"]),
+                relax.transform.LegalizeOps(LEGALIZE, skip_ops=["relax.reshape"]),
                 relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(),
                 relax.transform.FuseTIR(),

@@ -1,0 +1,67 @@
+"""How operators without a kernel generator become TIR, where TVM does it wrong or imprecisely."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, te
+
+from tvmopt import ir
+
+
+def layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Legalize ``relax.nn.layer_norm`` in two passes: the mean, then the mean of squared distances.
+
+    TVM takes E[x^2] - E[x]^2 in one pass, which cancels where the mean is large against the spread.
+    """
+    rank = len(ir.shape(call.args[0]))
+    axes = [int(axis) % rank for axis in call.attrs.axes]
+    size = 1
+    for axis in axes:
+        size *= ir.shape(call.args[0])[axis]
+
+    def compute(x: te.Tensor, gamma: te.Tensor, beta: te.Tensor) -> te.Tensor:
+        outer = [extent for axis, extent in enumerate(x.shape) if axis not in axes]
+
+        def split(indices: tuple[tvm.tirx.Var, ...]) -> list[tvm.tirx.Expr]:
+            return [index for axis, index in enumerate(indices) if axis not in axes]
+
+        def total(name: str, element: object) -> te.Tensor:
+            inner = [te.reduce_axis((0, x.shape[axis]), name=f"r{axis}") for axis in axes]
+
+            def row(*indices: tvm.tirx.Var) -> tvm.tirx.Expr:
+                rest, here = iter(indices), iter(inner)
+                place = [next(here) if axis in axes else next(rest) for axis in range(rank)]
+                return te.sum(element(place, indices), axis=inner)
+
+            return te.compute(outer, row, name=name)
+
+        scale = tvm.tirx.const(1.0 / size, x.dtype)
+        sums = total("sum", lambda place, _: x(*place))
+        mean = te.compute(outer, lambda *i: sums(*i) * scale, name="mean")
+
+        def squared(place: list[tvm.tirx.Expr], indices: tuple[tvm.tirx.Var, ...]) -> object:
+            distance = x(*place) - mean(*indices)
+            return distance * distance
+
+        squares = total("squares", squared)
+        spread = te.compute(
+            outer,
+            lambda *i: te.rsqrt(
+                squares(*i) * scale + tvm.tirx.const(float(call.attrs.epsilon), x.dtype)
+            ),
+            name="spread",
+        )
+
+        def normal(*indices: tvm.tirx.Var) -> tvm.tirx.Expr:
+            row, inner = split(indices), [indices[axis] for axis in axes]
+            value = (x(*indices) - mean(*row)) * spread(*row)
+            if call.attrs.scale:
+                value = value * gamma(*inner)
+            return value + beta(*inner) if call.attrs.center else value
+
+        return te.compute(x.shape, normal, name="layer_norm")
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="layer_norm")
+
+
+LEGALIZE = {"relax.nn.layer_norm": layer_norm}
