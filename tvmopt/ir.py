@@ -5,13 +5,15 @@ TVM renames these spellings between releases, so no other file uses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeGuard
+from collections.abc import Iterable, Iterator, Sequence
+from typing import SupportsInt, TypeGuard
 
 import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator
+
+from tvmopt.errors import ShapeError
 
 
 def is_call_to(expr: relax.Expr | None, *ops: str) -> TypeGuard[relax.Call]:
@@ -41,8 +43,31 @@ def shape(expr: relax.Expr) -> tuple[int | str, ...]:
 
 
 def static_shape(expr: relax.Expr) -> tuple[int, ...]:
-    """Return the shape of a tensor all of whose dimensions are known at compile time."""
-    return tuple(int(d) for d in expr.ty.shape)
+    """Return the shape of a tensor all of whose dimensions are known at compile time.
+
+    Raises:
+        ShapeError: One is not.
+    """
+    dims = shape(expr)
+    known = tuple(d for d in dims if isinstance(d, int))
+    if len(known) != len(dims):
+        raise ShapeError(
+            "every dimension must be known at compile time, "
+            f"got ({', '.join(str(d) for d in dims)}); give the inputs' shapes"
+        )
+    return known
+
+
+def pair(attribute: Iterable[SupportsInt]) -> tuple[int, int]:
+    """Return a two-dimensional operator's attribute, such as strides: (vertical, horizontal)."""
+    vertical, horizontal = (int(value) for value in attribute)
+    return vertical, horizontal
+
+
+def sides(padding: Iterable[SupportsInt]) -> tuple[int, int, int, int]:
+    """Return a two-dimensional operator's padding: (top, left, bottom, right)."""
+    top, left, bottom, right = (int(value) for value in padding)
+    return top, left, bottom, right
 
 
 def dtype(expr: relax.Expr) -> str:

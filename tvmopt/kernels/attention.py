@@ -15,6 +15,7 @@ over the whole line and not block by block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -210,7 +211,7 @@ def _softmax(
     T.buffer_store(totals, _fold(held, how.lanes, lambda a, b: a + b), [i])
 
 
-def _fold(held: tirx.Buffer, lanes: int, combine: object) -> Expr:
+def _fold(held: tirx.Buffer, lanes: int, combine: Callable[[Expr, Expr], Expr]) -> Expr:
     """Return all elements of a small buffer combined, by halves."""
     values = [held[lane] for lane in range(lanes)]
     while len(values) > 1:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -12,7 +14,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.targets.description import CpuTarget
 
-Expr = tirx.Expr
+Expr: TypeAlias = tirx.Expr
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def registers(count: int) -> tirx.Buffer:
     return T.alloc_buffer((count,), "float32")
 
 
-def loop(extent: int, *, parallel: bool = False) -> object:
+def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Expr]:
     """Open a loop of ``extent`` steps, which threads share where it is parallel."""
     return T.parallel(extent) if parallel and extent > 1 else T.serial(extent)
 
@@ -102,7 +104,7 @@ def isa(target: CpuTarget) -> str:
     return "neon"
 
 
-def prim_func(name: str, body: Callable[[], None], attrs: dict[str, object]) -> tirx.PrimFunc:
+def prim_func(name: str, body: Callable[[], None], attrs: Mapping[str, object]) -> tirx.PrimFunc:
     """Return the PrimFunc ``name`` whose parameters and statements ``body`` emits."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)

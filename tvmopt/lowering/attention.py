@@ -25,9 +25,9 @@ def match_attention(
     softmax, product = _rest(graph, tail)
     if softmax is None or product is None:
         return None
-    scores, (q, k), v = ir.shape(node.var), call.args, product.value.args[1]
-    batch = scores[:-2]
-    if any(len(ir.shape(arg)) < 2 for arg in (q, k, v)) or ir.shape(product.var)[:-2] != batch:
+    scores, (q, k), v = ir.static_shape(node.var), call.args, product.value.args[1]
+    batch, shapes = scores[:-2], [ir.static_shape(arg) for arg in (q, k, v)]
+    if min(map(len, shapes)) < 2 or ir.static_shape(product.var)[:-2] != batch:
         return None
     q_from, q_view, q_nodes = operand_view(graph, q, batch)
     k_from, k_view, k_nodes = operand_view(graph, k, batch)
@@ -39,8 +39,8 @@ def match_attention(
         batch=batch,
         s=scores[-2],
         t=scores[-1],
-        d=ir.shape(q)[-1],
-        e=ir.shape(v)[-1],
+        d=shapes[0][-1],
+        e=shapes[2][-1],
         q=q_view,
         k=k_view,
         v=v_view,
@@ -65,7 +65,7 @@ def _rest(graph: Graph, tail: Tail) -> tuple[Node | None, Node | None]:
     softmax = graph.only_user(tail.result.var)
     if softmax is None or not ir.is_call_to(softmax.value, "relax.nn.softmax"):
         return None, None
-    last = len(ir.shape(softmax.var)) - 1
+    last = len(ir.static_shape(softmax.var)) - 1
     product = graph.only_user(softmax.var)
     if int(softmax.value.attrs.axis) not in (-1, last) or product is None:
         return None, None

@@ -31,7 +31,7 @@ def match_convolution(
     if weight is None:
         return None
     x = call.args[0]
-    site = _site(call, ir.shape(x), weight)
+    site = _site(call, ir.static_shape(x), weight)
     tail = match_tail(graph, node, taken)
     site = replace(site, epilogue=tail.epilogue)
     covered = set(tail.covered)
@@ -76,9 +76,9 @@ def _site(call: relax.Call, shape: tuple[int, ...], weight: np.ndarray) -> ConvS
         channels=c,
         out_channels=weight.shape[0],
         kernel=(weight.shape[1], weight.shape[2]),
-        strides=tuple(int(s) for s in attrs.strides),
-        pads=tuple(int(p) for p in attrs.padding),
-        dilation=tuple(int(d) for d in attrs.dilation),
+        strides=ir.pair(attrs.strides),
+        pads=ir.sides(attrs.padding),
+        dilation=ir.pair(attrs.dilation),
         groups=int(attrs.groups),
     )
 
@@ -92,7 +92,7 @@ def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
     if maker is None or not ir.is_call_to(maker.value, "relax.permute_dims"):
         return None
     axes = [int(a) for a in maker.value.attrs.axes or ()]
-    few = ir.shape(x)[-1] <= 4  # more channels make the copy's scattered stores slow
+    few = ir.static_shape(x)[-1] <= 4  # more channels make the copy's scattered stores slow
     if axes != [0, 2, 3, 1] or not few or graph.only_user(x) is None:
         return None
     return maker.value.args[0]

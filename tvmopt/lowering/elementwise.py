@@ -138,10 +138,10 @@ def _leaving(graph: Graph, covered: set[int]) -> set[relax.Var]:
 
 def _append(graph: Graph, program: _Program, node: Node) -> bool:
     """Add one binding to the program; say whether it could be done."""
-    call, shape = node.value, ir.shape(program.anchor.var)
+    call, shape = node.value, ir.static_shape(program.anchor.var)
     if not isinstance(call, relax.Call) or ir.dtype(node.var) != "float32":
         return False
-    if ir.shape(node.var) != shape:
+    if ir.static_shape(node.var) != shape:
         return False
     if ir.is_call_to(call, *BINARY):
         args = [_operand(graph, program, arg, shape) for arg in call.args]
@@ -163,14 +163,14 @@ def _operand(
     graph: Graph,
     program: _Program,
     arg: relax.Expr,
-    shape: tuple[int | str, ...],
+    shape: tuple[int, ...],
 ) -> Arg | None:
     """Return the value of an argument of a binary operator; None where a kernel cannot read it."""
     if arg in program.values:
         return program.values[arg]
     if ir.dtype(arg) != "float32":
         return None
-    own, array = ir.shape(arg), ir.float_constant(arg)
+    own, array = ir.static_shape(arg), ir.float_constant(arg)
     size = prod(own)
     if array is not None and size == 1:
         return float(array.reshape(()))
@@ -207,13 +207,18 @@ def _compose(program: _Program, call: relax.Call) -> Arg | None:
         low, high = (ir.scalar(bound) for bound in call.args[1:3])
         return step("min", high, step("max", low, x))
     if ir.is_call_to(call, "relax.nn.leakyrelu"):
-        slope = float(call.attrs.alpha)
-        return step("add", step("max", 0.0, x), step("mul", step("min", 0.0, x), slope))
+        return _leaky(program, x, float(call.attrs.alpha))
     if ir.is_call_to(call, "relax.nn.prelu"):
-        slopes = ir.float_constant(call.args[1])
-        axis = int(call.attrs.axis) % len(ir.shape(call))
-        if slopes is None or axis != len(ir.shape(call)) - 1 or slopes.size != ir.shape(call)[-1]:
+        slopes, shape = ir.float_constant(call.args[1]), ir.static_shape(call)
+        innermost = int(call.attrs.axis) % len(shape) == len(shape) - 1
+        if slopes is None or not innermost or slopes.size != shape[-1]:
             return None
-        slope = program.operand(Operand.CHANNEL, np.ascontiguousarray(slopes).reshape(-1))
-        return step("add", step("max", 0.0, x), step("mul", step("min", 0.0, x), slope))
+        flat = np.ascontiguousarray(slopes).reshape(-1)
+        return _leaky(program, x, program.operand(Operand.CHANNEL, flat))
     return None
+
+
+def _leaky(program: _Program, x: Arg, slope: Arg) -> Arg:
+    """Add the steps of ``max(0, x) + slope * min(0, x)``."""
+    positive = program.step("max", 0.0, x)
+    return program.step("add", positive, program.step("mul", program.step("min", 0.0, x), slope))

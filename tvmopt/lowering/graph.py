@@ -62,8 +62,9 @@ class Graph:
         if not isinstance(expr, relax.Var):
             return None
         maker = self.makers.get(expr)
-        aliased = maker is not None and isinstance(maker.value, relax.Var)
-        return self.source(maker.value) if aliased else expr
+        if maker is not None and isinstance(maker.value, relax.Var):
+            return self.source(maker.value)
+        return expr
 
     def only_user(self, var: relax.Var) -> Node | None:
         """Return the one binding that reads ``var``; None if there are more or it is returned."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from tvm import tirx
 
+from tvmopt.kernels.depthwise import DepthwiseConfig
 from tvmopt.kernels.vector import isa
+from tvmopt.kernels.winograd import WinogradConfig
 from tvmopt.targets.description import CpuTarget
 
 
@@ -23,6 +25,10 @@ class LowerOptions:
     winograd: bool = True
 
 
+Site = TypeVar("Site", bound=Hashable)
+How = TypeVar("How", bound=Hashable)
+
+
 class KernelCache:
     """The kernels of one model, by generator, site and configuration."""
 
@@ -32,10 +38,10 @@ class KernelCache:
 
     def get(
         self,
-        generator: Callable[..., tirx.PrimFunc],
+        generator: Callable[[Site, How, str], tirx.PrimFunc],
         kind: str,
-        site: Any,
-        how: Any,
+        site: Site,
+        how: How,
         cycles: float,
     ) -> tirx.PrimFunc:
         """Return ``generator(site, how, name)``, made at most once.
@@ -43,8 +49,8 @@ class KernelCache:
         Args:
             generator: A kernel generator.
             kind: The operator's part of the kernel's name, such as ``"conv"``.
-            site: What to compute; hashable.
-            how: How to compute it; hashable.
+            site: What to compute.
+            how: How to compute it.
             cycles: Predicted cycles of one core; the attribute "tvmopt.cycles" keeps them.
         """
         key = (kind, site, how)
@@ -55,14 +61,14 @@ class KernelCache:
         return self._made[key]
 
 
-def _steps(site: Any) -> str:
+def _steps(site: object) -> str:
     epilogue = getattr(site, "epilogue", None)
     return "" if epilogue is None else epilogue.name
 
 
-def _tile(how: Any) -> str:
-    edge = f"_f{how.m}" if hasattr(how, "m") else ""
+def _tile(how: object) -> str:
+    if isinstance(how, DepthwiseConfig):
+        return f"_{how.pixels}x{how.vectors * how.lanes}"
+    edge = f"_f{how.m}" if isinstance(how, WinogradConfig) else ""
     tile = getattr(how, "tile", None)
-    if tile is not None:
-        return f"{edge}_{tile.rows}x{tile.columns}"
-    return f"_{how.pixels}x{how.vectors * how.lanes}" if hasattr(how, "pixels") else ""
+    return "" if tile is None else f"{edge}_{tile.rows}x{tile.columns}"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
+
 import tvm
 from tvm import relax, te
 
 from tvmopt import ir
+from tvmopt.kernels.vector import Expr
+
+# What a sum adds up: of a place in the tensor and the place in the result.
+Element = Callable[[list[Expr], tuple[tvm.tirx.Var, ...]], Expr]
 
 
 def layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -13,22 +20,21 @@ def layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
     TVM takes E[x^2] - E[x]^2 in one pass, which cancels where the mean is large against the spread.
     """
-    rank = len(ir.shape(call.args[0]))
+    shape = ir.static_shape(call.args[0])
+    rank = len(shape)
     axes = [int(axis) % rank for axis in call.attrs.axes]
-    size = 1
-    for axis in axes:
-        size *= ir.shape(call.args[0])[axis]
+    size = prod(shape[axis] for axis in axes)
 
     def compute(x: te.Tensor, gamma: te.Tensor, beta: te.Tensor) -> te.Tensor:
         outer = [extent for axis, extent in enumerate(x.shape) if axis not in axes]
 
-        def split(indices: tuple[tvm.tirx.Var, ...]) -> list[tvm.tirx.Expr]:
+        def split(indices: tuple[tvm.tirx.Var, ...]) -> list[Expr]:
             return [index for axis, index in enumerate(indices) if axis not in axes]
 
-        def total(name: str, element: object) -> te.Tensor:
+        def total(name: str, element: Element) -> te.Tensor:
             inner = [te.reduce_axis((0, x.shape[axis]), name=f"r{axis}") for axis in axes]
 
-            def row(*indices: tvm.tirx.Var) -> tvm.tirx.Expr:
+            def row(*indices: tvm.tirx.Var) -> Expr:
                 rest, here = iter(indices), iter(inner)
                 place = [next(here) if axis in axes else next(rest) for axis in range(rank)]
                 return te.sum(element(place, indices), axis=inner)
@@ -39,7 +45,7 @@ def layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         sums = total("sum", lambda place, _: x(*place))
         mean = te.compute(outer, lambda *i: sums(*i) * scale, name="mean")
 
-        def squared(place: list[tvm.tirx.Expr], indices: tuple[tvm.tirx.Var, ...]) -> object:
+        def squared(place: list[Expr], indices: tuple[tvm.tirx.Var, ...]) -> Expr:
             distance = x(*place) - mean(*indices)
             return distance * distance
 
@@ -52,7 +58,7 @@ def layer_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
             name="spread",
         )
 
-        def normal(*indices: tvm.tirx.Var) -> tvm.tirx.Expr:
+        def normal(*indices: tvm.tirx.Var) -> Expr:
             row, inner = split(indices), [indices[axis] for axis in axes]
             value = (x(*indices) - mean(*row)) * spread(*row)
             if call.attrs.scale:

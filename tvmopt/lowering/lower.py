@@ -108,9 +108,9 @@ class _Writer:
             self.names[node.var] = value
             return
         if ir.is_call_to(value, *VIEWS):
-            shape = list(ir.shape(node.var))
-            source = value.args[0]
-            value = source if list(ir.shape(source)) == shape else relax.op.reshape(source, shape)
+            source, shape = value.args[0], ir.static_shape(node.var)
+            same = ir.static_shape(source) == shape
+            value = source if same else relax.op.reshape(source, list(shape))
         self.names[node.var] = self._emit(value, node.var, node.var.name)
 
     def kernel(self, replacement: Replacement) -> None:
@@ -124,8 +124,9 @@ class _Writer:
         out = relax.TensorType(output, call.dtype)
         value = relax.call_tir(self._global(call.kernel), args, out_ty=out)
         var = replacement.result.var
-        result = self._emit(value, var if output == ir.shape(var) else None, name)
-        self.names[var] = self._shaped(result, ir.shape(var))
+        shape = ir.static_shape(var)
+        result = self._emit(value, var if output == shape else None, name)
+        self.names[var] = self._shaped(result, shape)
 
     def output(self, expr: relax.Expr) -> relax.Expr:
         """Emit what the function returns, where it is not emitted as that already."""
@@ -145,7 +146,7 @@ class _Writer:
 
     def _shaped(self, expr: relax.Expr, shape: tuple[int, ...]) -> relax.Expr:
         """Return a view of ``expr`` with that shape."""
-        if ir.shape(expr) == shape:
+        if ir.static_shape(expr) == shape:
             return expr
         return self.builder.emit(relax.op.reshape(expr, list(shape)))
 

@@ -21,11 +21,12 @@ def match_linear(
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
         return None
     x, weight = call.args[0], ir.float_constant(call.args[1])
-    if weight is None or min(weight.ndim, len(ir.shape(x))) < 2 or prod(weight.shape[:-2]) != 1:
+    shape = ir.static_shape(x)
+    if weight is None or min(weight.ndim, len(shape)) < 2 or prod(weight.shape[:-2]) != 1:
         return None
     k, n = weight.shape[-2:]
     tail = match_tail(graph, node, taken)
-    site = gemm.GemmSite(m=prod(ir.shape(x)[:-1]), k=k, n=n, epilogue=tail.epilogue)
+    site = gemm.GemmSite(m=prod(shape[:-1]), k=k, n=n, epilogue=tail.epilogue)
     how = gemm.config(site, kernels.target)
     call = KernelCall(
         kernel=kernels.get(gemm.gemm, "gemm", site, how, gemm.cycles(site, how, kernels.target)),
@@ -51,17 +52,19 @@ def match_batch_matmul(
     call = node.value
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
         return None
-    if any(len(ir.shape(arg)) < 2 for arg in call.args):
+    shapes = [ir.static_shape(arg) for arg in call.args]
+    if min(map(len, shapes)) < 2:
         return None
     tail = match_tail(graph, node, taken, planes=True)
-    batch, (m, n) = ir.shape(node.var)[:-2], ir.shape(node.var)[-2:]
+    *batch_axes, m, n = ir.static_shape(node.var)
+    batch = tuple(batch_axes)
     left, left_view, left_nodes = operand_view(graph, call.args[0], batch)
     right, right_view, right_nodes = operand_view(graph, call.args[1], batch)
     result, output = output_view(graph, tail.result, tail.epilogue)
     site = BatchMatmulSite(
         batch=batch,
         m=m,
-        k=ir.shape(call.args[0])[-1],
+        k=shapes[0][-1],
         n=n,
         left=left_view,
         right=right_view,
@@ -79,7 +82,7 @@ def match_batch_matmul(
         args=(left, right, *tail.operands),
     )
     return Replacement(
-        site=f"matmul {ir.shape(call.args[0])} @ {ir.shape(call.args[1])}",
+        site=f"matmul {shapes[0]} @ {shapes[1]}",
         call=kernel_call,
         covered=tail.covered | left_nodes | right_nodes | {result.index},
         result=result,

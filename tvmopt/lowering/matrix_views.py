@@ -19,11 +19,12 @@ def operand_view(
     maker = graph.maker(expr)
     if maker is not None and ir.is_call_to(maker.value, "relax.permute_dims"):
         source = maker.value.args[0]
-        rank = len(ir.shape(source))
-        axes = [int(a) for a in maker.value.attrs.axes or reversed(range(rank))]
+        shape = ir.static_shape(source)
+        axes = [int(a) for a in maker.value.attrs.axes or reversed(range(len(shape)))]
         gone = frozenset({maker.index}) if graph.only_user(maker.var) else frozenset()
-        return source, _view(ir.shape(source), axes, batch), gone
-    return expr, _view(ir.shape(expr), range(len(ir.shape(expr))), batch), frozenset()
+        return source, _view(shape, axes, batch), gone
+    shape = ir.static_shape(expr)
+    return expr, _view(shape, range(len(shape)), batch), frozenset()
 
 
 def output_view(graph: Graph, result: Node, epilogue: Epilogue) -> tuple[Node, View]:
@@ -31,7 +32,8 @@ def output_view(graph: Graph, result: Node, epilogue: Epilogue) -> tuple[Node, V
 
     Where a transpose of rows and batches alone takes the result, the product is written through it.
     """
-    shape, rank = ir.shape(result.var), len(ir.shape(result.var))
+    shape = ir.static_shape(result.var)
+    rank = len(shape)
     user = graph.only_user(result.var)
     dense = View(prod(shape), tuple(_strides(shape)[:-2]), shape[-1], 1)
     if user is None or not ir.is_call_to(user.value, "relax.permute_dims"):
@@ -39,7 +41,7 @@ def output_view(graph: Graph, result: Node, epilogue: Epilogue) -> tuple[Node, V
     axes = [int(a) for a in user.value.attrs.axes or reversed(range(rank))]
     if axes[-1] != rank - 1 or Operand.TENSOR in epilogue.operands:
         return result, dense
-    there = _strides(ir.shape(user.var))
+    there = _strides(ir.static_shape(user.var))
     strides = [there[axes.index(axis)] for axis in range(rank)]
     return user, View(prod(shape), tuple(strides[:-2]), strides[-2], 1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tvm import relax
+from math import prod
+
+from tvm import relax, tirx
 
 from tvmopt import ir
 from tvmopt.kernels import global_pool, pool
@@ -24,17 +26,17 @@ def match_pool(
         return None
     if any(int(d) != 1 for d in attrs.dilation):
         return None
-    n, h, w, c = ir.shape(call.args[0])
+    n, h, w, c = ir.static_shape(call.args[0])
     site = PoolSite(
         kind="max" if "max" in call.op.name else "mean",
         batch=n,
         height=h,
         width=w,
         channels=c,
-        kernel=tuple(int(k) for k in attrs.pool_size),
-        strides=tuple(int(s) for s in attrs.strides),
-        pads=tuple(int(p) for p in attrs.padding),
-        out_size=ir.shape(node.var)[1:3],
+        kernel=ir.pair(attrs.pool_size),
+        strides=ir.pair(attrs.strides),
+        pads=ir.sides(attrs.padding),
+        out_size=ir.pair(ir.static_shape(node.var)[1:3]),
         count_pad=bool(attrs.count_include_pad),
     )
     if site.count_pad and attrs.ceil_mode:
@@ -55,14 +57,11 @@ def match_global_mean(
     call = node.value
     if not ir.is_call_to(call, "relax.mean") or ir.dtype(node.var) != "float32":
         return None
-    shape = ir.shape(call.args[0])
+    shape = ir.static_shape(call.args[0])
     axes = sorted(int(a) % len(shape) for a in call.attrs.axis or range(len(shape)))
     if axes != list(range(1, len(shape) - 1)):
         return None
-    pixels = 1
-    for axis in axes:
-        pixels *= shape[axis]
-    site = GlobalMeanSite(batch=shape[0], pixels=pixels, channels=shape[-1])
+    site = GlobalMeanSite(batch=shape[0], pixels=prod(shape[1:-1]), channels=shape[-1])
     kernel = kernels.get(
         global_pool.global_mean,
         "global_mean",
@@ -73,9 +72,9 @@ def match_global_mean(
     return _replacement(node, call, "global mean", kernel)
 
 
-def _replacement(node: Node, call: relax.Call, name: str, kernel: object) -> Replacement:
+def _replacement(node: Node, call: relax.Call, name: str, kernel: tirx.PrimFunc) -> Replacement:
     return Replacement(
-        site=f"{name} {ir.shape(call.args[0])}",
+        site=f"{name} {ir.static_shape(call.args[0])}",
         call=KernelCall(kernel=kernel, args=(call.args[0],)),
         covered=frozenset({node.index}),
         result=node,

@@ -22,8 +22,8 @@ def match_transposed_convolution(
     weight, attrs = ir.float_constant(call.args[1]), call.attrs
     if weight is None or (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
         return None
-    n, h, w, c = ir.shape(call.args[0])
-    out = ir.shape(node.var)
+    n, h, w, c = ir.static_shape(call.args[0])
+    out = ir.static_shape(node.var)
     tail = match_tail(graph, node, taken)
     site = ConvTransposeSite(
         batch=n,
@@ -32,11 +32,11 @@ def match_transposed_convolution(
         channels=c,
         out_channels=out[3],
         kernel=(weight.shape[1], weight.shape[2]),
-        strides=tuple(int(s) for s in attrs.strides),
-        pads=tuple(int(p) for p in attrs.padding)[:2],
-        dilation=tuple(int(d) for d in attrs.dilation),
+        strides=ir.pair(attrs.strides),
+        pads=ir.sides(attrs.padding)[:2],
+        dilation=ir.pair(attrs.dilation),
         groups=int(attrs.groups),
-        out_size=out[1:3],
+        out_size=ir.pair(out[1:3]),
     )
     site = replace(site, epilogue=tail.epilogue)
     how = conv_transpose.config(site, kernels.target)
