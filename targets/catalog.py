@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from tvmopt.errors import TargetError
@@ -15,13 +15,18 @@ TARGETS: Mapping[str, CpuTarget] = MappingProxyType(
 )
 
 
-def get(name: str) -> CpuTarget:
+def get(name: str, *, besides: Sequence[str] = ()) -> CpuTarget:
     """Return the target called ``name``.
+
+    Args:
+        name: A key of ``TARGETS``.
+        besides: Names that the caller takes as well, for the message.
 
     Raises:
         TargetError: There is none; the message names the nearest ones.
     """
     if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS) or sorted(TARGETS)
+        known = sorted([*besides, *TARGETS])
+        near = difflib.get_close_matches(name.lower(), known) or known
         raise TargetError(f"no target is called {name!r}; did you mean {' or '.join(near)}?")
     return TARGETS[name]

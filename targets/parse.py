@@ -11,6 +11,8 @@ from tvmopt.targets.catalog import get
 from tvmopt.targets.description import CpuTarget
 from tvmopt.targets.native import detect
 
+_NATIVE = "native"
+
 
 def resolve(text: str) -> CpuTarget:
     """Return the target that ``text`` describes.
@@ -24,7 +26,7 @@ def resolve(text: str) -> CpuTarget:
             or the text has another form.
     """
     name, *parts = [part.strip() for part in text.split(",")]
-    target = detect() if name == "native" else get(name)
+    target = detect() if name == _NATIVE else get(name, besides=(_NATIVE,))
     changes = tuple(part for part in parts if part[:1] in ("+", "-"))
     for part in parts:
         if part not in changes:

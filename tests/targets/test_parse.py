@@ -47,6 +47,12 @@ def test_the_order_of_features_does_not_matter() -> None:
     ("text", "message"),
     [
         ("zen33", "no target is called 'zen33'; did you mean zen3 or"),
+        ("nativ", "no target is called 'nativ'; did you mean native"),
+        ("Native,cores=2", "no target is called 'Native'; did you mean native"),
+        ("haswel", "no target is called 'haswel'; did you mean haswell"),
+        ("cortex-a76-pi", "no target is called 'cortex-a76-pi'; did you mean cortex-a76-pi5"),
+        ("Sapphire-Rapid", "no target is called 'Sapphire-Rapid'; did you mean sapphire-rapids"),
+        ("riscv64", "no target is called 'riscv64'; did you mean .*native or "),
         ("x86-64-v3,+neon", r"LLVM knows for 'x86_64-linux-gnu', got '\+neon'"),
         ("neoverse-n1,+avx2", r"LLVM knows for 'aarch64-linux-gnu', got '\+avx2'"),
         ("zen3,+avx51f", "got '.avx51f'; did you mean avx512f"),
