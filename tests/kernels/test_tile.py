@@ -69,10 +69,10 @@ def test_registers_of_a_row_overlap_at_its_end() -> None:
 
 
 def test_more_work_takes_more_cycles(kit: SimpleNamespace) -> None:
-    cycles = [Tile(rows=r, columns=16, lanes=8).cycles(kit.AVX2) for r in range(1, 8)]
+    cycles = [Tile(rows=r, columns=16, lanes=8).cycles(64, kit.AVX2) for r in range(1, 8)]
     assert cycles == sorted(cycles)
     # 6 x 2 multiply-adds, two a cycle, cannot take less than 6 cycles.
-    assert Tile(rows=6, columns=16, lanes=8).cycles(kit.AVX2) >= 6
+    assert Tile(rows=6, columns=16, lanes=8).cycles(64, kit.AVX2) >= 6
 
 
 def test_a_tile_wider_than_the_matrix_is_refused() -> None:
@@ -84,3 +84,17 @@ def test_panel_columns_are_integers_that_index() -> None:
     matrix = np.arange(12).reshape(2, 6)
     packed = matrix[:, panel_columns(6, Tile(rows=1, columns=4, lanes=4))]
     np.testing.assert_array_equal(packed[0], [[0, 1, 2, 3], [2, 3, 4, 5]])
+
+
+def test_a_panel_that_outgrows_level_1_waits_for_level_2(kit: SimpleNamespace) -> None:
+    wide = Tile(rows=2, columns=32, lanes=8)
+    fits = kit.AVX2.l1d_bytes // 2 // (4 * wide.width)
+    assert wide.cycles(fits, kit.AVX2) < wide.cycles(fits + 1, kit.AVX2)
+
+
+def test_rows_that_divide_a_line_need_one_address(kit: SimpleNamespace) -> None:
+    tile = Tile(rows=4, columns=16, lanes=8)
+    assert tile.ends(112) == tile.ends() < tile.ends(110)
+    # A short contraction over lines of 112 pixels takes such rows, a long one the larger tile.
+    assert 112 % choose_tile(12544, 32, kit.AVX2, k=27, line=112).rows == 0
+    assert choose_tile(12544, 16, kit.AVX2, k=4096, line=110).rows == 6

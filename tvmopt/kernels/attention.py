@@ -101,7 +101,7 @@ def config(site: AttentionSite, target: CpuTarget) -> AttentionConfig:
     options = [Tile(scores.rows, width, lanes) for width in sorted(widths)]
     values = min(
         (tile for tile in options if tile.fits(target)),
-        key=lambda tile: len(panels(site.e, tile)) * tile.cycles(target),
+        key=lambda tile: len(panels(site.e, tile)) * tile.cycles(site.t, target),
     )
     return AttentionConfig(
         scores=scores,

@@ -45,7 +45,8 @@ class ConvConfig:
 
 def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
     """Return the analytic choice for ``site``."""
-    tile = choose_tile(site.rows, site.out_channels // site.groups, target)
+    columns = site.out_channels // site.groups
+    tile = choose_tile(site.rows, columns, target, k=site.taps, line=Image(site).line)
     weights = site.taps * site.out_channels * 4
     row_bytes = site.channels * site.strides[0] * site.strides[1] * 4
     return ConvConfig(
@@ -59,7 +60,7 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
 def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: products, padded copy, and the weights' way in."""
     count = how.rows.total * site.groups * len(panels(site.out_channels // site.groups, how.tile))
-    tiles = cost.tile_cycles(how.tile, count, site.taps, site.epilogue, target)
+    tiles = cost.tile_cycles(how.tile, count, site.taps, site.epilogue, target, Image(site).line)
     fetch = cost.stream_cycles(site.taps * site.out_channels * 4, target) * how.rows.count
     return (
         cost.CALL_CYCLES

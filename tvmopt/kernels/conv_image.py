@@ -25,6 +25,16 @@ class Image:
         """Workspace for the padded copy, bytes."""
         return self.site.batch * self.height * self.pitch * 4 if self.copied else 0
 
+    @property
+    def line(self) -> int | None:
+        """Output pixels of a line, or None where pixel follows pixel through the whole batch."""
+        return None if self._dense else self.site.out_size[1]
+
+    @property
+    def _dense(self) -> bool:
+        site = self.site
+        return site.kernel == (1, 1) and site.strides == (1, 1) and not any(site.pads)
+
     def copy(self, x: tirx.Buffer, *, parallel: bool) -> tirx.Buffer:
         """Emit the padded copy and return it, or the input itself where none is needed."""
         if not self.copied:
@@ -59,7 +69,7 @@ class Image:
         """Return where the first tap of each of ``count`` output pixels from ``row`` lies."""
         site, (out_h, out_w) = self.site, self.site.out_size
         sh, sw = site.strides
-        if site.kernel == (1, 1) and (sh, sw) == (1, 1) and not any(site.pads):
+        if self._dense:
             return [(row + i) * site.channels + channel for i in range(count)]
 
         def place(r: Expr) -> Expr:

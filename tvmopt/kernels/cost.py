@@ -11,7 +11,6 @@ L2_BYTES_PER_CYCLE = 32
 L3_BYTES_PER_CYCLE = 16
 MEMORY_BYTES_PER_CYCLE = 5
 
-TILE_CYCLES = 12  # to start and to leave the loop of one register tile
 STEP_CYCLES = 0.5  # one elementwise step of one vector: two are issued in a cycle
 CALL_CYCLES = 150  # a kernel's call, with the executor's part
 
@@ -25,7 +24,14 @@ def stream_cycles(size: int, target: CpuTarget) -> float:
     return size / MEMORY_BYTES_PER_CYCLE
 
 
-def tile_cycles(tile: Tile, count: int, k: int, epilogue: Epilogue, target: CpuTarget) -> float:
+def tile_cycles(
+    tile: Tile,
+    count: int,
+    k: int,
+    epilogue: Epilogue,
+    target: CpuTarget,
+    line: int | None = None,
+) -> float:
     """Return the cycles of ``count`` register tiles.
 
     Args:
@@ -34,7 +40,7 @@ def tile_cycles(tile: Tile, count: int, k: int, epilogue: Epilogue, target: CpuT
         k: Steps of the contraction.
         epilogue: What follows it.
         target: The machine.
+        line: As ``Tile.ends`` takes it.
     """
-    vectors = tile.rows * tile.vectors
-    ends = TILE_CYCLES + vectors * (1 + STEP_CYCLES * len(epilogue.steps))
-    return count * (k * tile.cycles(target) + ends)
+    steps = tile.rows * tile.vectors * STEP_CYCLES * len(epilogue.steps)
+    return count * (k * tile.cycles(k, target) + tile.ends(line) + steps)

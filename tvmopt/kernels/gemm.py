@@ -67,7 +67,7 @@ class GemmConfig:
 
 def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     """Return the analytic choice for ``site``."""
-    tile = choose_tile(site.m, site.n, target)
+    tile = choose_tile(site.m, site.n, target, k=site.k)
     weights = site.k * site.n * 4
     return GemmConfig(
         tile=tile,

@@ -11,6 +11,10 @@ from tvmopt.targets.description import CpuTarget
 LOADS_PER_CYCLE = 2  # every CPU in the catalogue reads two vectors from level 1 in a cycle
 FMA_LATENCY = 4  # cycles from one multiply-add to the next that needs its result
 LOOP_CYCLES = 0.1  # what a row or a vector more costs a step, beyond the bounds; fitted on Zen 3
+L2_BYTES_PER_CYCLE = 24  # what a loop of multiply-adds gets of level 2; fitted on Zen 3
+ENDS_CYCLES = 12  # to start and to leave the loop of one tile
+STORE_CYCLES = 1.5  # to clear, finish and store one vector
+ADDRESS_CYCLES = 10  # to find one row's place by division; measured on Zen 3
 MAX_ROWS = 8  # each row needs an address; with more, the general registers spill
 
 
@@ -45,33 +49,61 @@ class Tile:
         """Columns as packed: those that two registers share are stored twice."""
         return self.vectors * self.lanes
 
-    def cycles(self, target: CpuTarget) -> float:
-        """Return the least cycles of a step along k: arithmetic, loads and latency bound it."""
+    def cycles(self, k: int, target: CpuTarget) -> float:
+        """Return the least cycles of one of ``k`` steps.
+
+        Arithmetic, loads, latency, and the weights' way from level 2 where a panel outgrows level 1
+        bound it.
+        """
         multiply_adds = self.rows * self.vectors
+        outgrown = k * self.width * 4 > target.l1d_bytes // 2
         bound = max(
             multiply_adds / target.fma_per_cycle,
             (self.rows + self.vectors) / LOADS_PER_CYCLE,
             FMA_LATENCY,
+            self.width * 4 / L2_BYTES_PER_CYCLE if outgrown else 0.0,
         )
         return bound + LOOP_CYCLES * (self.rows + self.vectors)
+
+    def ends(self, line: int | None = None) -> float:
+        """Return the cycles of a tile beside its steps along k.
+
+        Args:
+            line: Rows from one line's start to the next, where rows lie in lines: a tile that may
+                cross a line's end finds the place of each row by itself.
+        """
+        crossing = line is not None and line % self.rows != 0
+        places = ADDRESS_CYCLES * self.rows if crossing else 0
+        return ENDS_CYCLES + STORE_CYCLES * self.rows * self.vectors + places
 
     def fits(self, target: CpuTarget) -> bool:
         """Say whether accumulators, weights and one broadcast input stay in registers."""
         return self.rows * self.vectors + self.vectors + 1 <= target.vector_registers
 
 
-def choose_tile(rows: int, columns: int, target: CpuTarget) -> Tile:
+def choose_tile(
+    rows: int, columns: int, target: CpuTarget, *, k: int = 256, line: int | None = None
+) -> Tile:
     """Return the tile that covers a ``rows`` x ``columns`` product in the fewest cycles.
 
     The last tile of a row or a column overlaps its neighbour, so a product that is no multiple of
     the tile costs whole tiles. Ties go to the larger tile, which stores and loops less.
+
+    Args:
+        rows: Rows of the product.
+        columns: Columns of the product.
+        target: The machine.
+        k: Steps of the contraction: with few, what a tile costs beside them counts.
+        line: As ``Tile.ends`` takes it.
     """
+
+    def cycles(tile: Tile) -> float:
+        count = -(-rows // tile.rows) * -(-columns // tile.columns)
+        return count * (k * tile.cycles(k, target) + tile.ends(line))
+
     return min(
         _candidates(rows, columns, target),
-        key=lambda tile: (
-            -(-rows // tile.rows) * -(-columns // tile.columns) * tile.cycles(target),
-            -tile.rows * tile.columns,
-        ),
+        key=lambda tile: (cycles(tile), -tile.rows * tile.columns),
     )
 
 
