@@ -1,6 +1,6 @@
 """Sites are matched and given kernels; the rest is fused and scheduled."""
 
 from tvmopt.lowering.kernel_cache import LowerOptions
-from tvmopt.lowering.lower import lower
+from tvmopt.lowering.sites import lower
 
 __all__ = ["LowerOptions", "lower"]

@@ -1,4 +1,4 @@
-"""Mirror of tvmopt/lowering/lower.py."""
+"""Mirror of tvmopt/lowering/sites.py."""
 
 from __future__ import annotations
 
