@@ -53,7 +53,6 @@ TARGETS: Mapping[str, Target] = {
     "mtcnn_onet": _SMALL,
     "magika": _SMALL,
     "oww_alexa": _SMALL,
-    "oww_jarvis": _SMALL,
     "fashion_mnist": _SMALL,
 }
 
