@@ -8,16 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tvmopt
 from tvmopt.cli import show, units
 from tvmopt.cli.describe_artefact import print_ports
-from tvmopt.metrics import onnx_model
-from tvmopt.metrics.onnx_model import Layer
 
 
 def describe_onnx(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Return what an ONNX file holds, as JSON can hold it."""
-    model = onnx_model.look(path, shapes)
-    summary = model.summary
+    model = tvmopt.describe(path, shapes)
+    summary, layers = model.summary, [asdict(layer) for layer in model.layers]
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -33,9 +32,9 @@ def describe_onnx(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, 
         "parameter_bytes": summary.parameter_bytes,
         "sparsity": model.sparsity,
         "macs": model.macs,
-        "operators": _operators(summary.operators, model.layers, model.unsupported),
+        "operators": _operators(summary.operators, layers, model.unsupported),
         "unsupported": {name: list(nodes) for name, nodes in model.unsupported.items()},
-        "layers": [asdict(layer) for layer in model.layers],
+        "layers": layers,
     }
 
 
@@ -52,20 +51,20 @@ def _ports(declared: Mapping[str, tuple[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _operators(
-    counts: Mapping[str, int], layers: Sequence[Layer], missing: Mapping[str, object]
+    counts: Mapping[str, int], layers: Sequence[Mapping[str, Any]], missing: Mapping[str, object]
 ) -> list[dict[str, Any]]:
     """Return a row for each operator: in the file, after folding, its work and its weights."""
-    folded: dict[str, list[Layer]] = defaultdict(list)
+    folded: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for layer in layers:
-        folded[layer.operator].append(layer)
+        folded[layer["operator"]].append(layer)
     names = dict.fromkeys([*counts, *folded])
     return [
         {
             "operator": name,
             "nodes": counts.get(name, 0),
             "nodes_after_folding": len(folded[name]) if layers else None,
-            "macs": _sum([layer.macs for layer in folded[name]]) if layers else None,
-            "parameters": sum(layer.parameters for layer in folded[name]) if layers else None,
+            "macs": _sum([layer["macs"] for layer in folded[name]]) if layers else None,
+            "parameters": sum(layer["parameters"] for layer in folded[name]) if layers else None,
             "supported": name not in missing,
         }
         for name in names

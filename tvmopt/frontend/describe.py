@@ -1,8 +1,11 @@
-"""What compiling an ONNX file would be about: operators, sizes, work, and what is in the way."""
+"""What compiling an ONNX file would be about: operators, sizes, work, and what is in the way.
+
+Plain data: who shows it needs no other part of the frontend.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +16,11 @@ from tvmopt.errors import ModelError, ShapeError
 from tvmopt.frontend.converters import converter_table
 from tvmopt.frontend.fold import fold, inline
 from tvmopt.frontend.importer import layer_name
+from tvmopt.frontend.node_macs import node_macs
 from tvmopt.frontend.read import ModelFile, read, tensors
 from tvmopt.frontend.shapes import fix_shapes
 from tvmopt.frontend.summary import Summary, summarize_file
 from tvmopt.frontend.support import unsupported
-from tvmopt.metrics.node_macs import node_macs
-from tvmopt.metrics.sparsity import sparsity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,7 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OnnxModel:
+class Description:
     """An ONNX file, looked at.
 
     Attributes:
@@ -71,8 +73,8 @@ class OnnxModel:
         return sum(count for count in counts if count is not None)
 
 
-def look(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> OnnxModel:
-    """Look at an ONNX file; what keeps it from being compiled is part of the answer.
+def describe(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Description:
+    """Describe an ONNX file; what keeps it from being compiled is part of the answer.
 
     Args:
         path: The ``.onnx`` file.
@@ -85,18 +87,18 @@ def look(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> OnnxM
     file = read(path)
     known = converter_table().keys()
     summary = summarize_file(file, known)
-    zeros = sparsity(_weights(file))
+    sparsity = _sparsity(tensor.numpy() for tensor, _ in tensors(file.model))
     open_shapes, problem = _fold(file, shapes)
     graph = file.model.graph
     folded = open_shapes is None and problem is None
     missing = unsupported(graph, known)
-    return OnnxModel(
+    return Description(
         summary=summary,
         open_shapes=open_shapes,
         problem=problem,
         layers=tuple(_layer(node) for node in graph) if folded else (),
         unsupported={f"{d}.{op}" if d else op: names for (d, op), names in missing.items()},
-        sparsity=zeros,
+        sparsity=sparsity or 0.0,
     )
 
 
@@ -120,10 +122,14 @@ def _fold(
     return None, None
 
 
-def _weights(file: ModelFile) -> Iterator[np.ndarray]:
-    for tensor, _ in tensors(file.model):
-        if len(tensor.shape) > 1:
-            yield tensor.numpy()
+def _sparsity(constants: Iterable[np.ndarray]) -> float | None:
+    """Return the share of zeros in constants of two or more dimensions; None without any."""
+    zeros = elements = 0
+    for array in constants:
+        if array.ndim > 1:
+            zeros += array.size - int(np.count_nonzero(array))
+            elements += array.size
+    return zeros / elements if elements else None
 
 
 def _layer(node: onnx_ir.Node) -> Layer:
@@ -132,7 +138,6 @@ def _layer(node: onnx_ir.Node) -> Layer:
         for value in node.inputs
         if value is not None and value.const_value is not None
     ]
-    weights = [array for array in constants if array.ndim > 1]
     shape = node.outputs[0].shape
     return Layer(
         name=layer_name(node),
@@ -140,5 +145,5 @@ def _layer(node: onnx_ir.Node) -> Layer:
         shape=shape.numpy() if shape is not None and shape.is_static() else None,
         macs=node_macs(node),
         parameters=sum(array.size for array in constants),
-        sparsity=sparsity(weights) if weights else None,
+        sparsity=_sparsity(constants),
     )
