@@ -14,7 +14,6 @@ import tvm
 from tvm import relax, te
 
 from tvmopt import codegen
-from tvmopt.targets import get
 from tvmopt.targets.description import CpuTarget
 
 Shape = tuple[int, ...]
@@ -196,8 +195,8 @@ def make() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def target() -> CpuTarget:
-    return get("x86-64-v3")
+def target(here: CpuTarget) -> CpuTarget:
+    return here
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_manifest_says_what_was_built(
     assert manifest["model_sha256"] == "ab" * 32
     assert manifest["options"] == {"level": 2}
     assert manifest["recipe"] is None
-    assert manifest["target"]["triple"] == "x86_64-linux-gnu"
+    assert manifest["target"]["triple"] == target.triple
     assert manifest["required_features"] == list(target.required)
     assert manifest["glibc"].startswith("2.")
     assert manifest["versions"]["apache-tvm"] == "0.27.0.post1"
@@ -180,10 +180,10 @@ import sys, pathlib, json
 sys.path.insert(0, {folder!r})
 import conftest
 from tvmopt import codegen
-from tvmopt.targets import get
+from tvmopt.targets import resolve
 mod, _ = conftest.conv_net()
 meta = codegen.BuildMeta(name="model", options={{"b": 1, "a": 2}})
-artifact = codegen.build(mod, get("x86-64-v3"), meta)
+artifact = codegen.build(mod, resolve("native"), meta)
 artifact.save(sys.argv[1])
 """
 
@@ -238,12 +238,13 @@ def test_open_dimensions_are_refused(make: SimpleNamespace, target: CpuTarget) -
 def test_features_that_no_artefact_checks_are_refused(
     make: SimpleNamespace, target: CpuTarget
 ) -> None:
-    odd = dataclasses.replace(target, required=("avx2", "3dnow"))
+    odd = dataclasses.replace(target, required=(*target.required, "3dnow"))
     mod, _ = make.conv_net()
-    with pytest.raises(TargetError, match="that an artefact can check on x86, got '3dnow'"):
+    with pytest.raises(TargetError, match=r"that an artefact can check on .*, got '3dnow'"):
         codegen.build(mod, odd, codegen.BuildMeta())
 
 
+@pytest.mark.isa("sse2")  # the features below are those of x86-64
 def test_a_cpu_without_the_features_is_refused(
     make: SimpleNamespace, target: CpuTarget, tmp_path: Path
 ) -> None:
@@ -259,7 +260,7 @@ def test_a_cpu_without_the_features_is_refused(
     if absent is None:
         pytest.skip("this CPU has every feature that the test knows")
     mod, _ = make.conv_net()
-    needy = dataclasses.replace(target, required=("avx2", absent))
+    needy = dataclasses.replace(target, required=(*target.required, absent))
     path = codegen.build(mod, needy, codegen.BuildMeta()).save(tmp_path / "model.so")
     with pytest.raises(ArtifactError, match=f"needs a CPU with {absent}, this one lacks it"):
         runtime.open(path)

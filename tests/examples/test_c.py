@@ -10,7 +10,7 @@ import pytest
 from tvm import relax, te
 
 from tvmopt import codegen
-from tvmopt.targets import get
+from tvmopt.targets import resolve
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "c"
 
@@ -31,7 +31,7 @@ def build(folder: Path, name: str) -> Path:
             )
             out = block.emit_output(call)
         block.emit_func_output(out)
-    artifact = codegen.build(block.get(), get("x86-64-v3"), codegen.BuildMeta(name=name))
+    artifact = codegen.build(block.get(), resolve("native"), codegen.BuildMeta(name=name))
     np.save(folder / "weight.npy", weight)
     return artifact.save(folder / "scores.so")
 

@@ -9,10 +9,10 @@ k * u / (1 - k * u). A fused multiply-add rounds once where the bound allows twi
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,12 +32,8 @@ U = 2.0**-24
 GUARD = 64  # floats of NaN before and after every array
 
 AVX2 = get("x86-64-v3")
-AVX512 = dataclasses.replace(
-    AVX2, cpu="x86-64-v4", vector_bits=512, vector_registers=32, required=("avx512f",)
-)
-NEON = dataclasses.replace(
-    AVX2, triple="aarch64-linux-gnu", cpu="cortex-a76", vector_bits=128, vector_registers=32
-)
+AVX512 = get("x86-64-v4")
+NEON = get("cortex-a76-pi5")
 
 
 def gamma(k: int) -> float:
@@ -188,7 +184,7 @@ def operands(
     return [rng.standard_normal(s).astype(np.float32) for s in shapes]
 
 
-def build(func: tirx.PrimFunc, target: CpuTarget = AVX2) -> tvm.runtime.Module:
+def build(func: tirx.PrimFunc, target: CpuTarget) -> tvm.runtime.Module:
     """Compile one PrimFunc as codegen does."""
     mod = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
@@ -212,22 +208,24 @@ class _Guarded:
         return bool(np.isnan(self.before).all() and np.isnan(self.behind).all())
 
 
-def run(func: tirx.PrimFunc, *inputs: np.ndarray) -> np.ndarray:
-    """Return the last tensor of a kernel that is given the others.
+def run(target: CpuTarget, func: tirx.PrimFunc, *inputs: np.ndarray) -> np.ndarray:
+    """Return the last tensor of a kernel, compiled for ``target``, that is given the others.
 
     What it never wrote is NaN in the result, and so is what depends on a read out of bounds.
     """
     shapes = [tuple(int(extent) for extent in param.shape) for param in func.params]
     given = [_Guarded(s, x.reshape(s)) for s, x in zip(shapes[:-1], inputs, strict=True)]
     out = _Guarded(shapes[-1])
-    build(func)["kernel"](*(x.tensor for x in given), out.tensor)
+    build(func, target)["kernel"](*(x.tensor for x in given), out.tensor)
     assert out.untouched(), "the kernel wrote outside its output"
     for x, before in zip(given, inputs, strict=True):
         assert np.array_equal(x.inner.ravel(), before.ravel()), "the kernel wrote to an input"
     return out.inner.copy()
 
 
-def apply(epilogue: Epilogue, x: np.ndarray, extra: list[np.ndarray], lanes: int) -> np.ndarray:
+def apply(
+    target: CpuTarget, epilogue: Epilogue, x: np.ndarray, extra: list[np.ndarray], lanes: int
+) -> np.ndarray:
     """Run an epilogue alone on accumulators ``x``, (rows, channels), channels = lanes."""
     rows, channels = x.shape
     vector = Vector(lanes)
@@ -244,7 +242,7 @@ def apply(epilogue: Epilogue, x: np.ndarray, extra: list[np.ndarray], lanes: int
 
             vector.store(y, epilogue.apply(vector, vector.load(source, at), load), at)
 
-    return run(prim_func("epilogue", body, {}), x, *extra)
+    return run(target, prim_func("epilogue", body, {}), x, *extra)
 
 
 @dataclass(frozen=True)
@@ -314,22 +312,23 @@ def register(target: CpuTarget) -> str:
 
 
 @pytest.fixture(scope="session")
-def kit() -> SimpleNamespace:
-    """The helpers above, for test files cannot import a conftest."""
+def kit(here: CpuTarget) -> SimpleNamespace:
+    """The helpers above, for test files cannot import a conftest; kernels run on this machine."""
     return SimpleNamespace(
         AVX2=AVX2,
         AVX512=AVX512,
         Bounded=Bounded,
         EXACT=EXACT,
+        HERE=here,
         NEON=NEON,
         U=U,
         after=after,
-        apply=apply,
+        apply=partial(apply, here),
         build=build,
         convolution=convolution,
         gamma=gamma,
         hot_loops=hot_loops,
         operands=operands,
-        run=run,
+        run=partial(run, here),
         windows=windows,
     )

@@ -58,7 +58,7 @@ def check(kit: SimpleNamespace, site: AttentionSite, inputs: list[np.ndarray], *
     off = 2 * scores.error.max() + kit.U * spread.max()
     factor = 2 * (np.expm1(off) + 4 * kit.U) + kit.gamma(2 * site.t + 2)
     error = factor * (1 + factor) * (weights @ np.abs(v))
-    config = replace(attention.config(site, kit.AVX2), **how)
+    config = replace(attention.config(site, kit.HERE), **how)
     func = attention.attention(site, config, "f32_attention")
     got = kit.run(func, *inputs, *([mask] if masked else []))
     got = got.reshape(site.batch[0], site.s, site.batch[1], site.e).transpose(0, 2, 1, 3)

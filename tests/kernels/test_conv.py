@@ -22,7 +22,7 @@ BIAS_RELU_RESIDUAL = Epilogue(
 
 
 def check(kit: SimpleNamespace, site: ConvSite, how: ConvConfig | None = None) -> None:
-    how = how or conv.config(site, kit.AVX2)
+    how = how or conv.config(site, kit.HERE)
     rng = np.random.default_rng(site.macs)
     n, h, w, c = site.batch, site.height, site.width, site.channels
     x = rng.standard_normal((n, h, w, c)).astype(np.float32)
@@ -79,13 +79,13 @@ def case(height: int, width: int, channels: int, out: int, edge: int, **other: o
 def test_any_convolution_is_within_its_rounding(
     kit: SimpleNamespace, site: ConvSite, parallel: bool
 ) -> None:
-    check(kit, site, replace(conv.config(site, kit.AVX2), parallel=parallel))
+    check(kit, site, replace(conv.config(site, kit.HERE), parallel=parallel))
 
 
 @pytest.mark.parametrize("per_block", [1, 3])
 def test_blocks_and_prefetch_do_not_change_the_result(kit: SimpleNamespace, per_block: int) -> None:
     site = case(9, 10, 8, 40, 3, pads=(1, 0, 1, 0), batch=2)
-    how = conv.config(site, kit.AVX2)
+    how = conv.config(site, kit.HERE)
     rows = RowBlocks(site.rows, how.tile.rows, per_block)
     check(kit, site, replace(how, rows=rows, prefetch=True, parallel=True))
 

@@ -100,7 +100,7 @@ def test_any_transposed_convolution_is_within_its_rounding(
     # At most every tap of the kernel lands on a pixel, each a sum over the group's channels.
     terms = site.channels // site.groups * site.kernel[0] * site.kernel[1]
     sums = kit.Bounded.dot(lambda a, b: transposed(a, b, site), x, weight, terms)
-    how = replace(conv_transpose.config(site, kit.AVX2), parallel=parallel)
+    how = replace(conv_transpose.config(site, kit.HERE), parallel=parallel)
     packed = conv_transpose.pack(weight, site.groups, how.tile)
     func = conv_transpose.conv_transpose(site, how, "f32_conv_transpose")
     kit.after(site.epilogue, sums, extra).check(kit.run(func, x, packed, *extra))

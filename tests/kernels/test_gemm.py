@@ -47,7 +47,7 @@ def test_any_product_is_within_its_rounding(
     kit: SimpleNamespace, m: int, k: int, n: int, epilogue: Epilogue, parallel: bool
 ) -> None:
     site = GemmSite(m=m, k=k, n=n, epilogue=epilogue)
-    check(kit, site, replace(gemm.config(site, kit.AVX2), parallel=parallel))
+    check(kit, site, replace(gemm.config(site, kit.HERE), parallel=parallel))
 
 
 @pytest.mark.parametrize("per_block", [1, 2, 5])
@@ -55,7 +55,7 @@ def test_blocks_and_prefetch_do_not_change_the_product(
     kit: SimpleNamespace, per_block: int
 ) -> None:
     site = GemmSite(m=33, k=20, n=40)
-    how = gemm.config(site, kit.AVX2)
+    how = gemm.config(site, kit.HERE)
     rows = RowBlocks(site.m, how.tile.rows, per_block)
     check(kit, site, replace(how, rows=rows, prefetch=True, parallel=True))
 
@@ -64,7 +64,7 @@ def test_weights_that_outrun_level_2_are_prefetched(kit: SimpleNamespace) -> Non
     small, large = (gemm.config(GemmSite(m=1, k=512, n=n), kit.AVX2) for n in (128, 1024))
     assert (small.prefetch, large.prefetch) == (False, True)
     func = gemm.gemm(GemmSite(m=1, k=512, n=1024), large, "f32_gemm")
-    assert "prefetcht" in kit.build(func).inspect_source("asm")
+    assert "prefetcht" in kit.build(func, kit.AVX2).inspect_source("asm")
 
 
 def test_panels_hold_every_column_of_the_weight(kit: SimpleNamespace) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tvm
@@ -11,12 +9,9 @@ from tvmopt.kernels import peak
 from tvmopt.targets import CpuTarget, get
 
 X86_64_V3 = get("x86-64-v3")
-X86_64_V4 = dataclasses.replace(
-    X86_64_V3, cpu="x86-64-v4", vector_bits=512, vector_registers=32, required=("avx512f",)
-)
-NEON = dataclasses.replace(
-    X86_64_V3, triple="aarch64-linux-gnu", cpu="cortex-a76", vector_bits=128, vector_registers=32
-)
+X86_64_V4 = get("x86-64-v4")
+NEON = get("cortex-a76-pi5")
+AARCH64 = get("aarch64")
 
 
 def compiled(target: CpuTarget) -> tvm.runtime.Module:
@@ -39,13 +34,21 @@ def test_chains_stay_in_registers(target: CpuTarget, multiply_add: str) -> None:
     assert not any("Workspace" in line for line in assembly)
 
 
-@pytest.mark.isa("avx2")
-def test_every_chain_takes_every_step() -> None:
-    floats = peak.peak_floats(X86_64_V3)
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(X86_64_V3, marks=pytest.mark.isa("avx2")),
+        pytest.param(X86_64_V4, marks=pytest.mark.isa("avx512vl")),
+        pytest.param(AARCH64, marks=pytest.mark.isa("asimd")),
+    ],
+    ids=lambda target: target.name,
+)
+def test_every_chain_takes_every_step(target: CpuTarget) -> None:
+    floats = peak.peak_floats(target)
     x = np.random.default_rng(0).uniform(1e-5, 1e-4, floats).astype(np.float32)
     y = tvm.runtime.tensor(np.zeros(floats, np.float32))
-    compiled(X86_64_V3)["peak"](tvm.runtime.tensor(x), y)
-    expected = x.reshape(peak.chains(X86_64_V3), -1).astype(np.float64)
+    compiled(target)["peak"](tvm.runtime.tensor(x), y)
+    expected = x.reshape(peak.chains(target), -1).astype(np.float64)
     factor = expected[0].copy()
     for _ in range(peak.ROUNDS):
         for i in range(len(expected)):

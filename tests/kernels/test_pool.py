@@ -78,7 +78,7 @@ def reference(kit: SimpleNamespace, site: PoolSite, x: np.ndarray) -> object:
 def test_any_pooling_is_within_its_rounding(kit: SimpleNamespace, site: PoolSite) -> None:
     # All negative: a maximum that saw the padding as zeros would show.
     x = np.random.default_rng(site.channels).uniform(-2, -1, site.input_shape).astype(np.float32)
-    reference(kit, site, x).check(kit.run(pool(site, kit.AVX2, "f32_pool"), x))
+    reference(kit, site, x).check(kit.run(pool(site, kit.HERE, "f32_pool"), x))
 
 
 def test_large_poolings_share_their_lines_among_threads(kit: SimpleNamespace) -> None:

@@ -90,16 +90,16 @@ def check(kit: SimpleNamespace, site: ConvSite, how: winograd.WinogradConfig) ->
 def test_any_convolution_is_within_the_bound_of_its_transforms(
     kit: SimpleNamespace, site: ConvSite, m: int, parallel: str
 ) -> None:
-    check(kit, site, replace(winograd.config(site, m, kit.AVX2), parallel=parallel))
+    check(kit, site, replace(winograd.config(site, m, kit.HERE), parallel=parallel))
 
 
 @pytest.mark.parametrize("parallel", ["blocks", "stages"])
 def test_blocks_that_overlap_do_not_change_the_result(kit: SimpleNamespace, parallel: str) -> None:
     site = case(9, 10, 8, 16, epilogue=BIAS_RESIDUAL_RELU)  # 25 tiles
     how = replace(
-        winograd.config(site, 2, kit.AVX2),
+        winograd.config(site, 2, kit.HERE),
         block=7,
-        tile=choose_tile(7, 16, kit.AVX2),
+        tile=choose_tile(7, 16, kit.HERE),
         parallel=parallel,
         prefetch=True,
     )
@@ -114,7 +114,7 @@ def test_the_error_is_far_below_a_ten_thousandth_of_the_peak(kit: SimpleNamespac
     rng = np.random.default_rng(0)
     x = np.maximum(rng.standard_normal(site.input_shape), 0).astype(np.float32)
     w = rng.standard_normal((24, 3, 3, 64)).astype(np.float32)
-    how = winograd.config(site, m, kit.AVX2)
+    how = winograd.config(site, m, kit.HERE)
     got = kit.run(winograd.winograd(site, how, "f32_winograd"), x, winograd.pack(w, how))
     exact = kit.convolution(x.astype(np.float64), w.astype(np.float64), site)
     assert np.abs(got - exact).max() <= 2e-5 * np.abs(exact).max()
@@ -159,7 +159,7 @@ def test_blocks_hold_every_tile_and_threads_have_some_each(
     kit: SimpleNamespace, size: tuple[int, int], channels: tuple[int, int], batch: int, m: int
 ) -> None:
     site = case(*size, *channels, batch=batch)
-    how = winograd.config(site, m, kit.AVX2)
+    how = winograd.config(site, m, kit.HERE)
     rows, columns = winograd.tiles(site, m)
     assert rows * m >= size[0] > (rows - 1) * m
     count = batch * rows * columns

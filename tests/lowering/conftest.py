@@ -22,9 +22,10 @@ from tvm import relax
 
 import tvmopt.runtime
 from tvmopt import codegen, ir
+from tvmopt.kernels.vector import isa
 from tvmopt.lowering import LowerOptions, lower
 from tvmopt.report import Report
-from tvmopt.targets import get
+from tvmopt.targets import CpuTarget, get
 
 AVX2 = get("x86-64-v3")
 FUNCTION = 8  # roundings that stand for an elementary function: each is off by less than 4e-7
@@ -83,10 +84,10 @@ def bias(channels: int, seed: int = 9) -> relax.Constant:
 
 
 def lowered(
-    mod: tvm.IRModule, report: Report | None = None, **options: Any
+    mod: tvm.IRModule, report: Report | None = None, target: CpuTarget = AVX2, **options: Any
 ) -> tuple[tvm.IRModule, list[str]]:
     """Return the lowered module and the kernels that its main calls, in order."""
-    result = lower(mod, AVX2, Report() if report is None else report, LowerOptions(**options))
+    result = lower(mod, target, Report() if report is None else report, LowerOptions(**options))
     names = []
     for _, value in ir.bindings(result["main"]):
         if ir.is_call_to(value, "relax.call_tir"):
@@ -240,13 +241,13 @@ def evaluate(mod: tvm.IRModule, *inputs: np.ndarray) -> list[tuple[np.ndarray, n
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Callable[..., list[str]]:
+def check(tmp_path: Path, here: CpuTarget) -> Callable[..., list[str]]:
     """Lower, build, run, compare with the reference; return the kernels' names."""
 
     def check_(mod: tvm.IRModule, *, of_peak: float = 0.0, **options: Any) -> list[str]:
-        result, names = lowered(mod, **options)
+        result, names = lowered(mod, target=here, **options)
         inputs = [array(*ir.shape(var), seed=20 + i) for i, var in enumerate(mod["main"].params)]
-        path = codegen.build(result, AVX2, codegen.BuildMeta()).save(tmp_path / "model.so")
+        path = codegen.build(result, here, codegen.BuildMeta()).save(tmp_path / "model.so")
         with tvmopt.runtime.open(path) as net:
             got = net({spec.name: x for spec, x in zip(net.inputs, inputs, strict=True)})
         found = list(got.values()) if isinstance(got, dict) else [got]
@@ -262,10 +263,12 @@ def check(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def kit() -> SimpleNamespace:
+def kit(here: CpuTarget) -> SimpleNamespace:
     """The helpers above, for test files cannot import a conftest."""
     return SimpleNamespace(
         AVX2=AVX2,
+        HERE=here,
+        ISA=isa(here),
         array=array,
         bias=bias,
         const=const,

@@ -23,7 +23,7 @@ def test_convolution_bias_and_relu_are_one_kernel(kit: SimpleNamespace, check: C
     )
     (kernel,) = check(mod)
     assert kernel.startswith("f32_conv_add_max_")
-    assert kernel.endswith("__avx2")
+    assert kernel.endswith(f"__{kit.ISA}")
 
 
 def test_a_residual_goes_with_the_convolution_that_is_computed_last(

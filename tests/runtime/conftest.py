@@ -11,7 +11,7 @@ import tvm
 from tvm import relax, te
 
 from tvmopt import codegen
-from tvmopt.targets import get
+from tvmopt.targets import resolve
 
 
 def _kernel(compute: Callable[..., object], *shapes: tuple[int, ...]) -> tvm.tirx.PrimFunc:
@@ -40,7 +40,7 @@ def build_affine(shape: tuple[int, ...] = (3, 4)) -> codegen.Artifact:
             out = block.emit_output(y)
         block.emit_func_output(out)
     meta = codegen.BuildMeta(name="affine", input_names=("x",), output_names=("y",))
-    return codegen.build(block.get(), get("x86-64-v3"), meta)
+    return codegen.build(block.get(), resolve("native"), meta)
 
 
 def build_pair() -> codegen.Artifact:
@@ -61,7 +61,7 @@ def build_pair() -> codegen.Artifact:
     meta = codegen.BuildMeta(
         name="pair", input_names=("a:0", "out"), output_names=("sum", "product")
     )
-    return codegen.build(block.get(), get("x86-64-v3"), meta)
+    return codegen.build(block.get(), resolve("native"), meta)
 
 
 @pytest.fixture(scope="session")
