@@ -180,8 +180,9 @@ def operands(
     epilogue: Epilogue, shape: tuple[int, ...], rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Return random operands for an output of that shape."""
-    shapes = [shape[-1:] if kind is Operand.CHANNEL else shape for kind in epilogue.operands]
-    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    shapes = {Operand.CHANNEL: shape[-1:], Operand.TENSOR: shape, Operand.PLANE: shape[-2:]}
+    kinds = epilogue.operands
+    return [rng.standard_normal(shapes[kind]).astype(np.float32) for kind in kinds]
 
 
 def build(func: tirx.PrimFunc, target: CpuTarget) -> tvm.runtime.Module:

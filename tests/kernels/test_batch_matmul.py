@@ -18,6 +18,14 @@ SCALE_BIAS_RESIDUAL = Epilogue(
     (Step("mul", (0, 0.125)), Step("add", (3, 1)), Step("add", (4, 2))),
 )
 
+# Attention's scores: a scale, and a mask that all batches and heads share.
+SCALE_MASK = Epilogue((Operand.PLANE,), (Step("mul", (0, 0.125)), Step("add", (2, 1))))
+ALL_KINDS = Epilogue(
+    (Operand.PLANE, Operand.CHANNEL, Operand.TENSOR),
+    (Step("add", (0, 1)), Step("mul", (4, 2)), Step("sub", (5, 3))),
+)
+EPILOGUES = [STORE, SCALE_BIAS_RESIDUAL, SCALE_MASK, ALL_KINDS]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -54,11 +62,13 @@ sizes = st.integers(1, 20)
     size=st.tuples(sizes, sizes, sizes),
     left=st.sampled_from(LAYOUTS),
     right=st.sampled_from(LAYOUTS),
-    epilogue=st.sampled_from([STORE, SCALE_BIAS_RESIDUAL]),
+    epilogue=st.sampled_from(EPILOGUES),
 )
 @example(batch=(1, 1), size=(1, 1, 1), left=DENSE, right=TRANSPOSED, epilogue=STORE)
 @example(batch=(2, 3), size=(7, 9, 29), left=HEADS, right=HEADS_TRANSPOSED, epilogue=STORE)
 @example(batch=(2, 3), size=(5, 8, 11), left=SHARED, right=DENSE, epilogue=SCALE_BIAS_RESIDUAL)
+@example(batch=(2, 3), size=(9, 4, 13), left=HEADS, right=TRANSPOSED, epilogue=SCALE_MASK)
+@example(batch=(2, 2), size=(7, 3, 18), left=DENSE, right=SHARED, epilogue=ALL_KINDS)
 # Enough for threads, with a panel that each of them gathers, and the last one overlaps.
 @example(batch=(1, 4), size=(40, 33, 40), left=DENSE, right=TRANSPOSED, epilogue=STORE)
 def test_any_product_is_within_its_rounding(

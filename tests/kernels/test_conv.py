@@ -100,13 +100,6 @@ def test_the_image_is_copied_only_where_it_must_be(kit: SimpleNamespace) -> None
     assert scratch == [0, 10 * 10 * 4 * 4, 8 * 8 * 4 * 4]
 
 
-def test_the_output_size_is_onnx_own() -> None:
-    # floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1, ONNX's Conv.
-    site = case(10, 7, 1, 1, 3, strides=(2, 3), pads=(1, 0, 2, 1), dilation=(2, 1))
-    assert site.out_size == ((10 + 3 - 4 - 1) // 2 + 1, (7 + 1 - 2 - 1) // 3 + 1)
-    assert site.macs == site.out_size[0] * site.out_size[1] * 9
-
-
 def test_predicted_cycles_bound_the_arithmetic_from_below(kit: SimpleNamespace) -> None:
     site = case(56, 56, 64, 64, 3, pads=(1, 1, 1, 1))
     cycles = conv.cycles(site, conv.config(site, kit.AVX2), kit.AVX2)

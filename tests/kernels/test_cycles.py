@@ -1,0 +1,186 @@
+"""What every generator predicts of itself: positive, never less for more work, and no clock."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from tvmopt.kernels import (
+    attention,
+    batch_matmul,
+    conv,
+    conv_transpose,
+    depthwise,
+    gemm,
+    global_pool,
+    pool,
+    winograd,
+)
+from tvmopt.kernels.attention import AttentionSite
+from tvmopt.kernels.batch_matmul import BatchMatmulSite, View
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.conv_transpose import ConvTransposeSite
+from tvmopt.kernels.gemm import GemmSite
+from tvmopt.kernels.global_pool import GlobalMeanSite
+from tvmopt.kernels.pool import PoolSite
+from tvmopt.targets.description import CpuTarget
+
+MACHINES = ["AVX2", "AVX512", "NEON"]
+
+# Each takes factors of its dimensions and gives the predicted cycles.
+Predict = Callable[..., float]
+
+
+def _square(image: int, channels: int, out: int, **other: object) -> ConvSite:
+    size = {"batch": 1, "height": 14 * image, "width": 14 * image}
+    return ConvSite(
+        **size, channels=8 * channels, out_channels=16 * out, pads=(1, 1, 1, 1), **other
+    )
+
+
+def _conv(target: CpuTarget, image: int, channels: int, out: int) -> float:
+    site = _square(image, channels, out, kernel=(3, 3), strides=(2, 2))
+    return conv.cycles(site, conv.config(site, target), target)
+
+
+def _planar_conv(target: CpuTarget, image: int, channels: int, out: int) -> float:
+    site = _square(image, channels, out, kernel=(5, 5), planar=True)
+    return conv.cycles(site, conv.config(site, target), target)
+
+
+def _winograd2(target: CpuTarget, image: int, channels: int, out: int) -> float:
+    site = _square(image, channels, out, kernel=(3, 3))
+    return winograd.cycles(site, winograd.config(site, 2, target), target)
+
+
+def _winograd4(target: CpuTarget, image: int, channels: int, out: int) -> float:
+    site = _square(image, channels, out, kernel=(3, 3))
+    return winograd.cycles(site, winograd.config(site, 4, target), target)
+
+
+def _depthwise(target: CpuTarget, image: int, channels: int, edge: int) -> float:
+    count = 16 * channels
+    site = ConvSite(
+        batch=1,
+        height=14 * image,
+        width=14 * image,
+        channels=count,
+        out_channels=count,
+        groups=count,
+        kernel=(2 * edge + 1, 2 * edge + 1),
+        pads=(edge, edge, edge, edge),
+    )
+    return depthwise.cycles(site, depthwise.config(site, target), target)
+
+
+def _conv_transpose(target: CpuTarget, image: int, channels: int, out: int) -> float:
+    site = ConvTransposeSite(
+        batch=1,
+        height=7 * image,
+        width=7 * image,
+        channels=8 * channels,
+        out_channels=8 * out,
+        kernel=(2, 2),
+        strides=(2, 2),
+        pads=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+        out_size=(14 * image, 14 * image),
+    )
+    return conv_transpose.cycles(site, conv_transpose.config(site, target), target)
+
+
+def _gemm(target: CpuTarget, m: int, k: int, n: int) -> float:
+    site = GemmSite(m=6 * m, k=16 * k, n=20 * n)
+    return gemm.cycles(site, gemm.config(site, target), target)
+
+
+def _batch_matmul(target: CpuTarget, batch: int, size: int, depth: int) -> float:
+    m, k = 12 * size, 8 * depth
+    left, right = View(batch * m * k, (m * k,), k, 1), View(batch * m * k, (m * k,), 1, k)
+    output = View(batch * m * m, (m * m,), m, 1)
+    site = BatchMatmulSite(batch=(batch,), m=m, k=k, n=m, left=left, right=right, output=output)
+    return batch_matmul.cycles(site, target)
+
+
+def _attention(target: CpuTarget, heads: int, positions: int, depth: int) -> float:
+    t, d = 10 * positions, 8 * depth
+    rows, keys = View(heads * t * d, (t * d,), d, 1), View(heads * t * d, (t * d,), 1, d)
+    views = {"q": rows, "k": keys, "v": rows, "output": rows}
+    site = AttentionSite(batch=(heads,), s=t, t=t, d=d, e=d, **views)
+    return attention.cycles(site, attention.config(site, target), target)
+
+
+def _pool(target: CpuTarget, image: int, channels: int, edge: int) -> float:
+    site = PoolSite(
+        kind="max",
+        batch=1,
+        height=20 * image,
+        width=20 * image,
+        channels=12 * channels,
+        kernel=(edge + 1, edge + 1),
+        strides=(1, 1),
+        pads=(0, 0, edge, edge),
+        out_size=(20 * image, 20 * image),
+    )
+    return pool.cycles(site, target)
+
+
+def _global_mean(target: CpuTarget, batch: int, pixels: int, channels: int) -> float:
+    return global_pool.cycles(
+        GlobalMeanSite(batch=batch, pixels=49 * pixels, channels=20 * channels), target
+    )
+
+
+GENERATORS = [
+    _conv,
+    _planar_conv,
+    _winograd2,
+    _winograd4,
+    _depthwise,
+    _conv_transpose,
+    _gemm,
+    _batch_matmul,
+    _attention,
+    _pool,
+    _global_mean,
+]
+EVERY = pytest.mark.parametrize("predict", GENERATORS, ids=lambda predict: predict.__name__[1:])
+
+
+@EVERY
+@pytest.mark.parametrize("machine", MACHINES)
+def test_more_work_is_never_predicted_to_take_less(
+    kit: SimpleNamespace, predict: Predict, machine: str
+) -> None:
+    target = getattr(kit, machine)
+    for factors in itertools.product((1, 2, 5), repeat=3):
+        cycles = predict(target, *factors)
+        assert cycles > 0
+        for axis in range(3):
+            larger = [2 * f if i == axis else f for i, f in enumerate(factors)]
+            assert predict(target, *larger) >= cycles, (factors, larger)
+
+
+@EVERY
+def test_eight_times_the_work_costs_twice_at_least(kit: SimpleNamespace, predict: Predict) -> None:
+    # What a call costs whatever it does is no more than what these sites cost besides.
+    assert predict(kit.AVX2, 8, 4, 4) >= 2 * predict(kit.AVX2, 1, 4, 4)
+
+
+@EVERY
+def test_no_clock_is_read(
+    kit: SimpleNamespace, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> float:
+        raise AssertionError("a prediction must be a function of site and target alone")
+
+    before = predict(kit.NEON, 2, 2, 2)
+    with monkeypatch.context() as patch:
+        for clock in ("time", "time_ns", "perf_counter", "perf_counter_ns", "process_time"):
+            patch.setattr(time, clock, refuse)
+        assert predict(kit.NEON, 2, 2, 2) == before
