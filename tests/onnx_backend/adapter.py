@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import tvm
 from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep
-from tvm import relax
 
+import tvmopt
 from tvmopt.errors import TvmoptError
 from tvmopt.frontend.onnx import load
 
@@ -28,15 +27,12 @@ def compile_and_run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.nda
     Returns:
         The outputs, in the model's order.
     """
-    model = load(path, _shapes(inputs))
-    target = tvm.target.Target("llvm")
-    with target:
-        pipeline = relax.get_default_pipeline(target)
-        built = relax.build(model.mod, target, relax_pipeline=pipeline)
-    machine = relax.VirtualMachine(built, tvm.cpu())
-    arrays = [tvm.runtime.tensor(np.asarray(inputs[spec.name], order="C")) for spec in model.inputs]
-    result = machine["main"](*arrays)
-    return [out.numpy() for out in (result if len(model.outputs) > 1 else [result])]
+    model = tvmopt.load(path, _shapes(inputs))
+    library = path.with_suffix(".so")
+    tvmopt.compile(model, "native", name="case").save(library)
+    with tvmopt.runtime.open(library) as net:
+        result = net(dict(inputs)) if inputs else net()
+    return [result[spec.name] for spec in model.outputs] if len(model.outputs) > 1 else [result]
 
 
 def _shapes(inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

@@ -84,14 +84,13 @@ def test_lp_normalization(
     save: Callable[..., Path], agrees: Callable[..., ImportedModel], p: int
 ) -> None:
     nodes = [helper.make_node("LpNormalization", ["x"], ["y"], axis=1, p=p)]
-    agrees(save(nodes, [("x", "float32", [2, 4, 5])], ["y"]), {"x": draw(2, 4, 5)})
+    x = draw(2, 4, 5)
+    x[0, :, 2] = 0  # a vector without a direction
+    agrees(save(nodes, [("x", "float32", [2, 4, 5])], ["y"]), {"x": x})
 
 
-@pytest.mark.parametrize("op_type", ["InstanceNormalization"])
-def test_instance_norm(
-    save: Callable[..., Path], agrees: Callable[..., ImportedModel], op_type: str
-) -> None:
-    nodes = [helper.make_node(op_type, ["x", "g", "b"], ["y"])]
+def test_instance_norm(save: Callable[..., Path], agrees: Callable[..., ImportedModel]) -> None:
+    nodes = [helper.make_node("InstanceNormalization", ["x", "g", "b"], ["y"])]
     path = save(nodes, [("x", "float32", [2, 3, 4, 4])], ["y"], {"g": draw(3), "b": draw(3)})
     agrees(path, {"x": draw(2, 3, 4, 4)})
 

@@ -71,3 +71,24 @@ def test_maximum_of_booleans(
     outputs = ["ReduceMax", "ReduceMin"]
     path = save(nodes, [("x", "bool", [3, 2])], outputs, {"axes": np.array([1])}, opset=20)
     agrees(path, {"x": x})
+
+
+def test_running_sums_in_both_directions(
+    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
+) -> None:
+    nodes = [
+        helper.make_node("CumSum", ["x", "axis"], [f"y{i}"], exclusive=i // 2, reverse=i % 2)
+        for i in range(4)
+    ]
+    outputs = [node.output[0] for node in nodes]
+    axis = {"axis": np.array(1, np.int64)}
+    x = np.arange(14, dtype=np.int64).reshape(2, 7) - 4
+    agrees(save(nodes, [("x", "int64", x.shape)], outputs, axis), {"x": x})
+
+
+def test_running_sum_of_one_element_is_it(
+    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
+) -> None:
+    nodes = [helper.make_node("CumSum", ["x", "axis"], ["y"])]
+    path = save(nodes, [("x", "float32", [1, 3])], ["y"], {"axis": np.array([0], np.int64)})
+    agrees(path, {"x": np.ones((1, 3), np.float32)}, bound=0.0)

@@ -68,7 +68,8 @@ def _lp_normalization(node: Node) -> relax.Expr:
         norm = relax.op.sum(relax.op.abs(x), axis, keepdims=True)
     else:
         norm = relax.op.sqrt(relax.op.sum(relax.op.multiply(x, x), axis, keepdims=True))
-    return relax.op.divide(x, norm)
+    empty = relax.op.equal(norm, scalar(0, x))  # a vector of zeros stays one
+    return relax.op.divide(x, relax.op.where(empty, scalar(1, x), norm))
 
 
 def _rms_norm(node: Node) -> relax.Expr:

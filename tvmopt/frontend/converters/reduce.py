@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Reductions over axes, and running sums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from tvm import relax
 
 from tvmopt import ir
-from tvmopt.frontend.converters.node import Converter, Node, axis_of, rank, scalar
+from tvmopt.frontend.converters.layout import slice_axis
+from tvmopt.frontend.converters.node import Converter, Node, axis_of, rank, scalar, shape
+from tvmopt.frontend.converters.padding import pad
 
 Reduction = Callable[[relax.Expr, list[int], bool], relax.Expr]
 
@@ -88,7 +90,38 @@ def _log_sum_exp(x: relax.Expr, axes: list[int], keep: bool) -> relax.Expr:
     return relax.op.add(total, top if keep else relax.op.squeeze(top, axes))
 
 
+def _cumulative_sum(node: Node) -> relax.Expr:
+    """Return running sums along an axis, in log2(size) additions of a shifted copy.
+
+    Source: W. D. Hillis and G. L. Steele, "Data parallel algorithms", Communications of the ACM
+    29 (1986): each step doubles the span of the sums. Relax's cumsum has no legalization that a
+    kernel could be made of.
+    """
+    x = node.input(0)
+    axis = axis_of(int(node.constant(1, "the axis").reshape(-1)[0]), rank(x))
+    backwards = bool(node.attribute("reverse", 0))
+    size = shape(x)[axis]
+    if node.attribute("exclusive", 0):
+        x = _shifted(node, x, axis, 1, backwards)
+    step = 1
+    while step < size:
+        x = node.emit(relax.op.add(x, _shifted(node, x, axis, step, backwards)))
+        step *= 2
+    return x
+
+
+def _shifted(node: Node, x: relax.Expr, axis: int, by: int, backwards: bool) -> relax.Expr:
+    """Return ``x`` moved by ``by`` along ``axis``, to its end or ``backwards``, zeros behind."""
+    zeros, some = [0] * rank(x), [0] * rank(x)
+    some[axis] = by
+    begins, ends = (zeros, some) if backwards else (some, zeros)
+    wide = node.emit(pad(node, x, begins, ends, "constant", 0))
+    start = by if backwards else 0
+    return node.emit(slice_axis(wide, axis, start, start + shape(x)[axis]))
+
+
 TABLE: Mapping[str, Converter] = {
+    "CumSum": _cumulative_sum,
     "ReduceL1": _converter(_l1, relax.op.abs),
     "ReduceL2": _converter(_l2, relax.op.abs),
     "ReduceLogSum": _converter(_log_sum, relax.op.log),
