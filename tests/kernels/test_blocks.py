@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -58,3 +59,10 @@ def test_small_kernels_stay_on_one_thread() -> None:
 def test_a_tile_taller_than_the_product_is_refused() -> None:
     with pytest.raises(AssertionError, match="a tile of 6 rows cannot cover 5 rows"):
         RowBlocks(5, 6, 1)
+
+
+def test_blocks_are_of_one_size_where_threads_share_them(kit: SimpleNamespace) -> None:
+    # 33 tiles of 6 rows, of which 21 fit a quarter of 512 KiB: 17 and 16, not 21 and 12.
+    target = dataclasses.replace(kit.AVX2, l2_bytes=512 * 1024)
+    blocks = RowBlocks.choose(196, 6, 1024, 256 * 1024, target)
+    assert (blocks.total, blocks.count, blocks.per_block) == (33, 2, 17)

@@ -47,7 +47,9 @@ class RowBlocks:
         tiles = -(-m // rows)
         if weight_bytes > target.l2_bytes // 2 and m * row_bytes <= 8 * weight_bytes:
             return cls(m, rows, tiles)
-        return cls(m, rows, max(1, min(tiles, target.l2_bytes // 4 // (rows * row_bytes))))
+        most = max(1, min(tiles, target.l2_bytes // 4 // (rows * row_bytes)))
+        # Blocks of one size: threads share them out.
+        return cls(m, rows, -(-tiles // -(-tiles // most)))
 
     @property
     def total(self) -> int:
