@@ -22,8 +22,10 @@ op = relax.op
 def addressed(data: np.ndarray, view: View, shape: tuple[int, ...]) -> np.ndarray:
     """Return the matrices, (batch..., rows, columns), that ``view`` finds in dense ``data``."""
     assert view.size == data.size
-    strides = [stride * data.itemsize for stride in (*view.batch, view.row, view.column)]
-    return as_strided(data.reshape(-1), shape, strides)
+    strides = (*view.batch, view.row, view.column)
+    last = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+    assert last < data.size, "the view ends outside the tensor"
+    return as_strided(data.reshape(-1), shape, [stride * data.itemsize for stride in strides])
 
 
 def numbered(shape: tuple[int, ...]) -> np.ndarray:
