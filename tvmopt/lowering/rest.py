@@ -5,9 +5,13 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from tvmopt import ir
+from tvmopt.errors import UnsupportedError
 from tvmopt.lowering.legalize import LEGALIZE
 from tvmopt.schedule.rest import schedule_rest
 from tvmopt.targets.description import CpuTarget
+
+_LOWERED = ("relax.call_tir", "relax.reshape")
 
 
 def lower_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
@@ -25,4 +29,22 @@ def lower_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
                 relax.transform.DeadCodeElimination(),
             ]
         )(mod)
+    _refuse_what_is_left(mod)
     return schedule_rest(mod, target)
+
+
+def _refuse_what_is_left(mod: tvm.IRModule) -> None:
+    """Name every operator that neither a kernel nor TVM turns into a PrimFunc.
+
+    Raises:
+        UnsupportedError: There is one.
+    """
+    layers: dict[str, list[str]] = {}
+    for var, value in ir.bindings(mod["main"]):
+        if ir.is_call_to(value, *_LOWERED) or not isinstance(value, relax.Call):
+            continue
+        name = value.op.name if isinstance(value.op, tvm.ir.Op) else str(value.op)
+        layers.setdefault(name.removeprefix("relax."), []).append(repr(var.name))
+    if layers:
+        named = "; ".join(f"{name} ({', '.join(vars_)})" for name, vars_ in layers.items())
+        raise UnsupportedError(f"every operator must be supported, not compiled yet: {named}")
