@@ -40,7 +40,10 @@ class RowBlocks:
     def choose(
         cls, m: int, rows: int, row_bytes: int, weight_bytes: int, target: CpuTarget
     ) -> RowBlocks:
-        """Return blocks whose input stays in half of level 2 while every panel passes over it.
+        """Return blocks that stay in half of level 2 while every panel passes over them.
+
+        ``row_bytes`` are those of a row's input and output: a line of the output that two panels
+        share would come and go twice if the block were larger.
 
         Weights larger than half of level 2 are read once instead, with all rows in one block.
         """

@@ -48,7 +48,7 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
     columns = site.out_channels // site.groups
     tile = choose_tile(site.rows, columns, target, k=site.taps, line=Image(site).line)
     weights = site.taps * site.out_channels * 4
-    row_bytes = site.channels * site.strides[0] * site.strides[1] * 4
+    row_bytes = (site.channels * site.strides[0] * site.strides[1] + site.out_channels) * 4
     return ConvConfig(
         tile=tile,
         rows=RowBlocks.choose(site.rows, tile.rows, row_bytes, weights, target),
@@ -112,7 +112,9 @@ def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
                         ),
                         (
                             lambda step: prefetch(
-                                w, ahead + (start + step) // blocks.per_block * tile.width
+                                w,
+                                ahead + (start + step) // blocks.per_block * tile.width,
+                                tile.width,
                             )
                         )
                         if how.prefetch

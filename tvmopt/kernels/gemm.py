@@ -71,7 +71,7 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     weights = site.k * site.n * 4
     return GemmConfig(
         tile=tile,
-        rows=RowBlocks.choose(site.m, tile.rows, site.k * 4, weights, target),
+        rows=RowBlocks.choose(site.m, tile.rows, (site.k + site.n) * 4, weights, target),
         prefetch=weights > 2 * target.l2_bytes,
         parallel=worth_threads(site.macs),
     )
@@ -115,7 +115,11 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
                     lambda step, v: sums.vector.load(
                         w, (panel * k + step) * tile.width + v * tile.lanes
                     ),
-                    (lambda step: prefetch(w, ahead + step // blocks.per_block * tile.width))
+                    (
+                        lambda step: prefetch(
+                            w, ahead + step // blocks.per_block * tile.width, tile.width
+                        )
+                    )
                     if how.prefetch
                     else None,
                 )

@@ -17,6 +17,9 @@ from tvmopt.targets.description import CpuTarget
 Expr: TypeAlias = tirx.Expr
 
 
+LINE_FLOATS = 16  # float32 values of one cache line of 64 bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Vector:
     """Values of ``lanes`` elements of one dtype.
@@ -83,18 +86,19 @@ def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Expr]
     return T.parallel(extent) if parallel and extent > 1 else T.serial(extent)
 
 
-def prefetch(buffer: tirx.Buffer, offset: Expr) -> None:
-    """Ask for the cache line at ``buffer[offset]``, to be kept at level 2."""
-    T.evaluate(
-        tirx.call_llvm_intrin(
-            "void",
-            "llvm.prefetch",
-            tirx.address_of(buffer[offset]),
-            tirx.const(0, "int32"),
-            tirx.const(2, "int32"),
-            tirx.const(1, "int32"),
+def prefetch(buffer: tirx.Buffer, offset: Expr, floats: int) -> None:
+    """Ask for the cache lines of ``floats`` values from ``offset``, to be kept at level 2."""
+    for line in range(0, floats, LINE_FLOATS):
+        T.evaluate(
+            tirx.call_llvm_intrin(
+                "void",
+                "llvm.prefetch",
+                tirx.address_of(buffer[offset + line]),
+                tirx.const(0, "int32"),
+                tirx.const(2, "int32"),
+                tirx.const(1, "int32"),
+            )
         )
-    )
 
 
 def isa(target: CpuTarget) -> str:

@@ -206,7 +206,7 @@ class _Stages:
                     site.channels,
                     lambda i, c: moved[source + (row + i) * site.channels + c],
                     lambda c, v: sums.vector.load(w, task * size + c * tile.width + v * tile.lanes),
-                    (lambda c: prefetch(w, ahead + c // groups * tile.width))
+                    (lambda c: prefetch(w, ahead + c // groups * tile.width, tile.width))
                     if how.prefetch
                     else None,
                 )
