@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
@@ -65,10 +66,7 @@ class AttentionSite:
     @property
     def batches(self) -> int:
         """Attentions in all."""
-        count = 1
-        for extent in self.batch:
-            count *= extent
-        return count
+        return prod(self.batch)
 
     @property
     def macs(self) -> int:

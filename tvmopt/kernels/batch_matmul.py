@@ -10,6 +10,7 @@ Source: none; derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
@@ -75,10 +76,7 @@ class BatchMatmulSite:
     @property
     def batches(self) -> int:
         """Products in all."""
-        count = 1
-        for extent in self.batch:
-            count *= extent
-        return count
+        return prod(self.batch)
 
     @property
     def macs(self) -> int:
