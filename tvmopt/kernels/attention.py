@@ -90,6 +90,10 @@ class AttentionConfig:
     lanes: int
     parallel: bool
 
+    def pitch(self, t: int) -> int:
+        """Return the scores from one line to the next: ``t``, up to whole vectors."""
+        return -(-t // self.lanes) * self.lanes
+
 
 def config(site: AttentionSite, target: CpuTarget) -> AttentionConfig:
     """Return the analytic choice for ``site``."""
@@ -114,7 +118,7 @@ def cycles(site: AttentionSite, how: AttentionConfig, target: CpuTarget) -> floa
     rows = site.batches * -(-site.s // how.scores.rows)
     first = rows * len(panels(site.t, how.scores))
     second = rows * len(panels(site.e, how.values))
-    weights = site.batches * site.s * -(-site.t // how.lanes) * EXP_CYCLES
+    weights = site.batches * site.s * how.pitch(site.t) // how.lanes * EXP_CYCLES
     return (
         cost.CALL_CYCLES
         + cost.tile_cycles(how.scores, first, site.d, site.epilogue, target)
@@ -126,7 +130,7 @@ def cycles(site: AttentionSite, how: AttentionConfig, target: CpuTarget) -> floa
 
 def attention(site: AttentionSite, how: AttentionConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(q, k, v, *operands, y)``, flat float32 tensors of the sizes of the views."""
-    rows, pitch = how.scores.rows, -(-site.t // how.lanes) * how.lanes
+    rows, pitch = how.scores.rows, how.pitch(site.t)
     tiles = -(-site.s // rows)
 
     def body() -> None:
@@ -167,7 +171,7 @@ def _score(
     row: Expr,
 ) -> None:
     """Emit the scores of one tile's rows; what fills a line up to whole vectors weighs nothing."""
-    tile, pitch = how.scores, -(-site.t // how.lanes) * how.lanes
+    tile, pitch = how.scores, how.pitch(site.t)
     with T.serial(tile.rows) as i, T.serial(pitch - site.t) as j:
         T.buffer_store(line, NOTHING, [i * pitch + site.t + j])
     with T.serial(len(panels(site.t, tile))) as panel:
@@ -192,8 +196,8 @@ def _softmax(
     site: AttentionSite, how: AttentionConfig, line: tirx.Buffer, totals: tirx.Buffer, i: Expr
 ) -> None:
     """Emit ``line = exp(line - max)`` and the line's sum."""
-    vector, count = Vector(how.lanes), -(-site.t // how.lanes)
-    start = bind(i * count * how.lanes)
+    vector, pitch = Vector(how.lanes), how.pitch(site.t)
+    start, count = bind(i * pitch), pitch // how.lanes
     held = registers(how.lanes)
     vector.store(held, vector.splat(NOTHING), 0)
     with T.serial(count) as j:
@@ -230,7 +234,7 @@ def _weigh(
     row: Expr,
 ) -> None:
     """Emit ``y = line @ v / totals`` for one tile's rows."""
-    tile, pitch = how.values, -(-site.t // how.lanes) * how.lanes
+    tile, pitch = how.values, how.pitch(site.t)
     source, out = starts
     with T.serial(len(panels(site.e, tile))) as panel:
         column = bind(tirx.min(panel * tile.columns, site.e - tile.columns))

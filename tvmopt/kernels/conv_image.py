@@ -28,12 +28,7 @@ class Image:
     @property
     def line(self) -> int | None:
         """Output pixels of a line, or None where pixel follows pixel through the whole batch."""
-        return None if self._dense else self.site.out_size[1]
-
-    @property
-    def _dense(self) -> bool:
-        site = self.site
-        return site.kernel == (1, 1) and site.strides == (1, 1) and not any(site.pads)
+        return None if self.site.pointwise else self.site.out_size[1]
 
     def copy(self, x: tirx.Buffer, *, parallel: bool) -> tirx.Buffer:
         """Emit the padded copy and return it, or the input itself where none is needed."""
@@ -69,7 +64,7 @@ class Image:
         """Return where the first tap of each of ``count`` output pixels from ``row`` lies."""
         site, (out_h, out_w) = self.site, self.site.out_size
         sh, sw = site.strides
-        if self._dense:
+        if site.pointwise:
             return [(row + i) * site.channels + channel for i in range(count)]
 
         def place(r: Expr) -> Expr:

@@ -55,6 +55,11 @@ class ConvSite:
         )
 
     @property
+    def pointwise(self) -> bool:
+        """Whether every output pixel reads the input pixel at its own place and no other."""
+        return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+
+    @property
     def rows(self) -> int:
         """Output pixels of the whole batch: rows of the implicit matrix."""
         return self.batch * self.out_size[0] * self.out_size[1]

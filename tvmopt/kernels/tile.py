@@ -11,7 +11,7 @@ from tvmopt.targets.description import CpuTarget
 LOADS_PER_CYCLE = 2  # every CPU in the catalogue reads two vectors from level 1 in a cycle
 FMA_LATENCY = 4  # cycles from one multiply-add to the next that needs its result
 LOOP_CYCLES = 0.1  # what a row or a vector more costs a step, beyond the bounds; fitted on Zen 3
-L2_BYTES_PER_CYCLE = 24  # what a loop of multiply-adds gets of level 2; fitted on Zen 3
+PANEL_BYTES_PER_CYCLE = 24  # of level 2, in a loop of multiply-adds; fitted on Zen 3
 ENDS_CYCLES = 12  # to start and to leave the loop of one tile
 STORE_CYCLES = 1.5  # to clear, finish and store one vector
 ADDRESS_CYCLES = 10  # to find one row's place by division; measured on Zen 3
@@ -61,7 +61,7 @@ class Tile:
             multiply_adds / target.fma_per_cycle,
             (self.rows + self.vectors) / LOADS_PER_CYCLE,
             FMA_LATENCY,
-            self.width * 4 / L2_BYTES_PER_CYCLE if outgrown else 0.0,
+            self.width * 4 / PANEL_BYTES_PER_CYCLE if outgrown else 0.0,
         )
         return bound + LOOP_CYCLES * (self.rows + self.vectors)
 

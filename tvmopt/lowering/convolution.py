@@ -100,9 +100,7 @@ def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
 
 def _is_product(site: ConvSite) -> bool:
     """Say whether the convolution is a plain matrix product over pixels."""
-    return (
-        site.kernel == (1, 1) and site.strides == (1, 1) and site.groups == 1 and not any(site.pads)
-    )
+    return site.pointwise and site.groups == 1
 
 
 def _kernel(
