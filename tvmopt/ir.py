@@ -75,6 +75,13 @@ def dtype(expr: relax.Expr) -> str:
     return str(expr.ty.dtype)
 
 
+def permutation(call: relax.Call) -> list[int]:
+    """Return which axis of its operand each axis of a ``relax.permute_dims`` is, from 0."""
+    rank = len(shape(call.args[0]))
+    axes = call.attrs.axes
+    return list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
+
+
 def same_type(a: relax.Expr, b: relax.Expr) -> bool:
     """Say whether both are tensors, of the same shape and element type."""
     both = isinstance(a.ty, relax.TensorType) and isinstance(b.ty, relax.TensorType)

@@ -80,8 +80,7 @@ class _Eliminator:
         if ir.is_call_to(call, "relax.permute_dims"):
             inner = self.graph.definition(call.args[0])
             if ir.is_call_to(inner, "relax.permute_dims"):
-                rank = len(ir.shape(inner.args[0]))
-                first, second = _permutation(inner, rank), _permutation(call, rank)
+                first, second = ir.permutation(inner), ir.permutation(call)
                 return relax.op.permute_dims(inner.args[0], [first[a] for a in second])
         return call
 
@@ -100,11 +99,6 @@ _KEEP_THE_VALUES = (
     *_RESHAPES,
     *("relax.astype", "relax.broadcast_to", "relax.nn.pad", "relax.split", "relax.tile"),
 )
-
-
-def _permutation(call: relax.Call, rank: int) -> list[int]:
-    axes = call.attrs.axes
-    return list(range(rank))[::-1] if axes is None else [int(a) % rank for a in axes]
 
 
 def _is_all(expr: relax.Expr, number: float) -> bool:
@@ -135,7 +129,7 @@ def _add(call: relax.Call) -> relax.Expr | None:
 
 def _permute(call: relax.Call) -> relax.Expr | None:
     rank = len(ir.shape(call.args[0]))
-    return call.args[0] if _permutation(call, rank) == list(range(rank)) else None
+    return call.args[0] if ir.permutation(call) == list(range(rank)) else None
 
 
 def _concat(call: relax.Call) -> relax.Expr | None:

@@ -144,8 +144,7 @@ def _reshape(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray
 
 
 def _permute(value: np.ndarray, call: relax.Call, _var: relax.Var) -> np.ndarray:
-    axes = call.attrs.axes
-    return value.transpose(None if axes is None else [int(a) for a in axes])
+    return value.transpose(ir.permutation(call))
 
 
 def _broadcast(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray:

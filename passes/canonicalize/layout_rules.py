@@ -73,9 +73,7 @@ def convolution(store: Store, call: relax.Call, var: relax.Var) -> Result | None
 def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Let a transposition change the view."""
     held = store.tensor(call.args[0])
-    rank = len(held.view.logical)
-    axes = call.attrs.axes
-    axes = tuple(range(rank))[::-1] if axes is None else tuple(int(a) % rank for a in axes)
+    axes = tuple(ir.permutation(call))
     return Held(expr=held.expr, view=transpose(held.view, axes), name=var.name)
 
 

@@ -52,3 +52,16 @@ def test_weights_that_others_read_are_stored(kit: SimpleNamespace, check: Check)
     kernels = check(kit.module(body, (2, 4, 8), (2, 8, 7), (2, 7, 5)))
     assert not any("attention" in name for name in kernels)
     assert len(kernels) == 3
+
+
+def test_values_may_be_the_transposed_product_of_a_later_kernel(
+    kit: SimpleNamespace, check: Check
+) -> None:
+    # v is made after the scores: attention reads through its transpose, and leaves the product be.
+    def body(emit: Emit, q: relax.Var, k: relax.Var, x: relax.Var, y: relax.Var) -> relax.Expr:
+        scores = emit(op.matmul(q, k))
+        v = emit(op.permute_dims(emit(op.matmul(x, y)), [0, 2, 1, 3]))
+        return op.matmul(emit(op.nn.softmax(scores)), v)
+
+    kernels = check(kit.module(body, (1, 3, 5, 4), (1, 3, 4, 2), (1, 2, 3, 4), (1, 2, 4, 6)))
+    assert sum("attention" in kernel for kernel in kernels) == 1

@@ -95,3 +95,22 @@ def test_a_product_with_itself_turned(kit: SimpleNamespace, check: Check) -> Non
         return op.matmul(turned, emit(op.permute_dims(turned, [1, 0])))
 
     assert check(kit.module(body, (4, 6)))
+
+
+def test_a_transpose_between_two_products_belongs_to_one_of_them(
+    kit: SimpleNamespace, check: Check
+) -> None:
+    # The first product is written through it; the second must not read what is no more.
+    def body(emit: Emit, x: relax.Var, y: relax.Var, z: relax.Var) -> relax.Expr:
+        moved = emit(op.permute_dims(emit(op.matmul(x, y)), [0, 2, 1, 3]))
+        return op.matmul(moved, z)
+
+    kernels = check(kit.module(body, (1, 2, 3, 4), (1, 2, 4, 5), (1, 3, 5, 6)))
+    assert len(kernels) == 2
+
+
+def test_axes_of_a_transpose_may_count_from_the_end(kit: SimpleNamespace, check: Check) -> None:
+    def body(emit: Emit, x: relax.Var, y: relax.Var) -> relax.Expr:
+        return op.matmul(x, emit(op.permute_dims(y, [0, -1, -2])))
+
+    assert len(check(kit.module(body, (2, 3, 4), (2, 5, 4)))) == 1

@@ -59,7 +59,7 @@ def test_a_transposed_operand_is_read_where_it_lies(
     graph, y = turned(kit, shape, axes)
     x = numbered(shape)
     wanted = x.transpose(axes)
-    source, view, gone = operand_view(graph, y, wanted.shape[:-2])
+    source, view, gone = operand_view(graph, y, wanted.shape[:-2], set())
     assert source.same_as(graph.nodes[0].value.args[0])
     assert gone == {0}
     np.testing.assert_array_equal(addressed(x, view, wanted.shape), wanted)
@@ -67,14 +67,14 @@ def test_a_transposed_operand_is_read_where_it_lies(
 
 def test_without_axes_a_transpose_reverses_them(kit: SimpleNamespace) -> None:
     graph, y = turned(kit, (2, 3, 4), None)
-    _, view, _ = operand_view(graph, y, (4,))
+    _, view, _ = operand_view(graph, y, (4,), set())
     x = numbered((2, 3, 4))
     np.testing.assert_array_equal(addressed(x, view, (4, 3, 2)), x.transpose())
 
 
 def test_a_transpose_that_others_read_is_not_needless(kit: SimpleNamespace) -> None:
     graph, y = turned(kit, (2, 3), (1, 0), twice=True)
-    source, _, gone = operand_view(graph, y, ())
+    source, _, gone = operand_view(graph, y, (), set())
     assert source.same_as(graph.nodes[0].value.args[0])
     assert gone == frozenset()
 
@@ -95,7 +95,7 @@ def test_missing_and_single_batches_are_broadcast(
 ) -> None:
     graph = Graph.of(kit.module(lambda _, x: op.exp(x), shape)["main"])
     x = graph.nodes[0].value.args[0]
-    source, view, gone = operand_view(graph, x, batch)
+    source, view, gone = operand_view(graph, x, batch, set())
     data = numbered(shape)
     wanted = np.broadcast_to(data, (*batch, *shape[-2:]))
     assert source.same_as(x)
@@ -115,7 +115,7 @@ def test_a_result_is_written_through_a_transpose_that_keeps_columns(
 
     graph = Graph.of(kit.module(body, shape)["main"])
     product, transpose = graph.nodes[0], graph.nodes[1]
-    result, view = output_view(graph, product, STORE)
+    result, view = output_view(graph, product, STORE, set())
     assert view.column == 1
     through = axes[-1] == len(shape) - 1
     assert result.index == (transpose.index if through else product.index)
@@ -134,5 +134,5 @@ def test_a_residual_keeps_the_result_where_it_is(kit: SimpleNamespace) -> None:
     graph = Graph.of(kit.module(body, (2, 3, 4))["main"])
     residual = Epilogue((Operand.TENSOR,), (Step("add", (0, 1)),))
     plane = Epilogue((Operand.PLANE,), (Step("add", (0, 1)),))
-    assert output_view(graph, graph.nodes[0], residual)[0].index == 0
-    assert output_view(graph, graph.nodes[0], plane)[0].index == 1
+    assert output_view(graph, graph.nodes[0], residual, set())[0].index == 0
+    assert output_view(graph, graph.nodes[0], plane, set())[0].index == 1

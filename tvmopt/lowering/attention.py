@@ -29,12 +29,12 @@ def match_attention(
     batch, shapes = scores[:-2], [ir.static_shape(arg) for arg in (q, k, v)]
     if min(map(len, shapes)) < 2 or ir.static_shape(product.var)[:-2] != batch:
         return None
-    q_from, q_view, q_nodes = operand_view(graph, q, batch)
-    k_from, k_view, k_nodes = operand_view(graph, k, batch)
-    v_from, v_view, v_nodes = operand_view(graph, v, batch)
+    q_from, q_view, q_nodes = operand_view(graph, q, batch, taken)
+    k_from, k_view, k_nodes = operand_view(graph, k, batch, taken)
+    v_from, v_view, v_nodes = operand_view(graph, v, batch, taken)
     if v_view.column != 1:
         return None
-    result, output = output_view(graph, product, STORE)
+    result, output = output_view(graph, product, STORE, taken)
     site = AttentionSite(
         batch=batch,
         s=scores[-2],

@@ -91,9 +91,8 @@ def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
     maker = graph.maker(x)
     if maker is None or not ir.is_call_to(maker.value, "relax.permute_dims"):
         return None
-    axes = [int(a) for a in maker.value.attrs.axes or ()]
     few = ir.static_shape(x)[-1] <= 4  # more channels make the copy's scattered stores slow
-    if axes != [0, 2, 3, 1] or not few or graph.only_user(x) is None:
+    if ir.permutation(maker.value) != [0, 2, 3, 1] or not few or graph.only_user(x) is None:
         return None
     return maker.value.args[0]
 

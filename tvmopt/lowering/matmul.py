@@ -58,9 +58,9 @@ def match_batch_matmul(
     tail = match_tail(graph, node, taken, planes=True)
     *batch_axes, m, n = ir.static_shape(node.var)
     batch = tuple(batch_axes)
-    left, left_view, left_nodes = operand_view(graph, call.args[0], batch)
-    right, right_view, right_nodes = operand_view(graph, call.args[1], batch)
-    result, output = output_view(graph, tail.result, tail.epilogue)
+    left, left_view, left_nodes = operand_view(graph, call.args[0], batch, taken)
+    right, right_view, right_nodes = operand_view(graph, call.args[1], batch, taken)
+    result, output = output_view(graph, tail.result, tail.epilogue, taken)
     site = BatchMatmulSite(
         batch=batch,
         m=m,

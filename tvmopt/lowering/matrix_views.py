@@ -13,21 +13,27 @@ from tvmopt.lowering.graph import Graph, Node
 
 
 def operand_view(
-    graph: Graph, expr: relax.Expr, batch: tuple[int, ...]
+    graph: Graph, expr: relax.Expr, batch: tuple[int, ...], taken: set[int]
 ) -> tuple[relax.Expr, View, frozenset[int]]:
-    """Return what to read an operand from, how, and which transposes that makes needless."""
+    """Return what to read an operand from, how, and which transposes that makes needless.
+
+    A transpose that is taken is the result of another kernel, and what it reads is no more.
+    """
     maker = graph.maker(expr)
-    if maker is not None and ir.is_call_to(maker.value, "relax.permute_dims"):
+    free = maker is not None and maker.index not in taken
+    if maker is not None and free and ir.is_call_to(maker.value, "relax.permute_dims"):
         source = maker.value.args[0]
         shape = ir.static_shape(source)
-        axes = [int(a) for a in maker.value.attrs.axes or reversed(range(len(shape)))]
+        axes = ir.permutation(maker.value)
         gone = frozenset({maker.index}) if graph.only_user(maker.var) else frozenset()
         return source, _view(shape, axes, batch), gone
     shape = ir.static_shape(expr)
     return expr, _view(shape, range(len(shape)), batch), frozenset()
 
 
-def output_view(graph: Graph, result: Node, epilogue: Epilogue) -> tuple[Node, View]:
+def output_view(
+    graph: Graph, result: Node, epilogue: Epilogue, taken: set[int]
+) -> tuple[Node, View]:
     """Return the binding that the product gives, and how it lies in that tensor.
 
     Where a transpose of rows and batches alone takes the result, the product is written through it.
@@ -36,9 +42,11 @@ def output_view(graph: Graph, result: Node, epilogue: Epilogue) -> tuple[Node, V
     rank = len(shape)
     user = graph.only_user(result.var)
     dense = View(prod(shape), tuple(_strides(shape)[:-2]), shape[-1], 1)
-    if user is None or not ir.is_call_to(user.value, "relax.permute_dims"):
+    if user is None or user.index in taken:
         return result, dense
-    axes = [int(a) for a in user.value.attrs.axes or reversed(range(rank))]
+    if not ir.is_call_to(user.value, "relax.permute_dims"):
+        return result, dense
+    axes = ir.permutation(user.value)
     if axes[-1] != rank - 1 or Operand.TENSOR in epilogue.operands:
         return result, dense
     there = _strides(ir.static_shape(user.var))
