@@ -46,11 +46,10 @@ class Affine:
 
     def same(self, other: Affine) -> bool:
         """Say whether both give every integer the same meaning."""
-        scales = np.array_equal(self.scale, other.scale)
         return (
             self.dtype == other.dtype
-            and scales
-            and np.array_equal(self.zero_point, other.zero_point)
+            and np.array_equal(self.scale, other.scale)
+            and bool(np.all(self.zero_point == other.zero_point))
             and (self.scale.ndim == 0 or self.axis == other.axis)
         )
 
