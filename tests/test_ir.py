@@ -36,3 +36,43 @@ def test_attributes_of_two_dimensions_are_pairs_and_sides() -> None:
     assert (ir.pair(attrs.strides), ir.sides(attrs.padding)) == ((2, 1), (0, 1, 2, 3))
     with pytest.raises(ValueError, match="too many values"):
         ir.pair(attrs.padding)
+
+
+def _twice(first: str, second: str, third: str) -> tvm.IRModule:
+    x = _var(4)
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            a = builder.emit(relax.op.nn.relu(x), "a")
+            b = builder.emit(relax.op.exp(a), "b")
+            c = builder.emit_output(relax.op.add(a, b), "c")
+        builder.emit_func_output(c)
+    mod = builder.get()
+    # The builder makes names differ; a parser, or a function put together by hand, need not.
+    names = dict(zip("abc", (first, second, third), strict=True))
+    env, renamed = {x: x}, []
+    for binding in mod["main"].body.blocks[0].bindings:
+        var = type(binding.var)(names[binding.var.name], binding.var.ty)
+        call = binding.value
+        value = relax.Call(call.op, [env[arg] for arg in call.args], call.attrs)
+        env[binding.var] = var
+        renamed.append(relax.VarBinding(var, value))
+    body = relax.SeqExpr([relax.DataflowBlock(renamed)], renamed[-1].var)
+    func = relax.Function([x], body, mod["main"].ret_ty, attrs=mod["main"].attrs)
+    return relax.transform.Normalize()(tvm.IRModule({"main": func}))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("a", "a", "a"), ["a", "a_1", "a_2"]),
+        (("x", "b", "b"), ["x_1", "b", "b_1"]),
+        (("a", "a_1", "a"), ["a", "a_1", "a_2"]),
+    ],
+)
+def test_names_are_made_to_differ(given: tuple[str, str, str], expected: list[str]) -> None:
+    mod = _twice(*given)
+    new = ir.unique_names(mod)
+    assert [var.name for var, _ in ir.bindings(new["main"])] == expected
+    tvm.ir.assert_structural_equal(new, mod, map_free_vars=True)
+    assert ir.unique_names(new) is new

@@ -157,3 +157,42 @@ def substitute(expr: relax.Expr, names: dict[relax.Var, relax.Expr]) -> relax.Ex
 def parameter_shapes(func: tvm.tirx.PrimFunc) -> list[tuple[int, ...]]:
     """Return the shape of each tensor that a PrimFunc takes, outputs last."""
     return [tuple(int(extent) for extent in param.shape) for param in func.params]
+
+
+def unique_names(mod: tvm.IRModule) -> tvm.IRModule:
+    """Return ``mod`` with no two parameters or bindings of "main" of one name.
+
+    The first of a name keeps it, the others get a number; ``mod`` itself if all differ.
+
+    Args:
+        mod: Its "main" is a straight line of bindings.
+    """
+    func = mod["main"]
+    seen = {param.name for param in func.params}
+    names: dict[relax.Var, str] = {}
+    for var, _ in bindings(func):
+        name, number = var.name, 1
+        while name in seen:
+            name, number = f"{var.name}_{number}", number + 1
+        seen.add(name)
+        names[var] = name
+    if all(var.name == name for var, name in names.items()):
+        return mod
+    new = mod.clone()
+    new["main"] = _renamed(func, names)
+    return new
+
+
+def _renamed(func: relax.Function, names: dict[relax.Var, str]) -> relax.Function:
+    builder = relax.BlockBuilder()
+    env: dict[relax.Var, relax.Expr] = {param: param for param in func.params}
+    with builder.function("main", list(func.params), attrs=dict(func.attrs or {})):
+        with builder.dataflow():
+            for var, value in bindings(func):
+                emit = builder.emit_output if var.same_as(func.body.body) else builder.emit
+                env[var] = emit(substitute(value, env), names[var])
+            result = env.get(func.body.body)
+            if result is None or isinstance(result, relax.DataflowVar):
+                result = builder.emit_output(substitute(func.body.body, env))
+        builder.emit_func_output(result)
+    return builder.finalize()["main"]

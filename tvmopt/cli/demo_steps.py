@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tvmopt import samples
 from tvmopt.cli import show
 from tvmopt.cli.files import check_writable
 from tvmopt.cli.layers import describe_profile
 from tvmopt.cli.timings import describe_timings
 from tvmopt.errors import ArtifactError
-from tvmopt.metrics import cpus, samples
+from tvmopt.metrics import cpus
 from tvmopt.metrics.engines import PACKAGES, RIVALS, EngineSpec
 from tvmopt.metrics.evaluation import LABELS, evaluate
 from tvmopt.metrics.inputs import input_infos

@@ -38,10 +38,10 @@ def run(
     debug: flags.Debug = False,  # noqa: ARG001
 ) -> None:
     """Run a compiled model on samples from a file."""
-    from tvmopt import runtime
+    from tvmopt import runtime, samples
     from tvmopt.cli import show, units
     from tvmopt.cli.files import check_writable, save_npz
-    from tvmopt.metrics import samples
+    from tvmopt.metrics.samples import predict
 
     check_writable(output)
     with runtime.open(model, threads) as net:
@@ -52,7 +52,7 @@ def run(
             return result if isinstance(result, dict) else {net.outputs[0].name: result}
 
         with show.progress("running", quiet=json) as step:
-            outputs = samples.predict(once, net.inputs, inputs, str(input_), step)
+            outputs = predict(once, net.inputs, inputs, str(input_), step)
     save_npz(output, outputs)
     if json:
         described = [

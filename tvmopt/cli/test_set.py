@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from tvmopt import samples
 from tvmopt.cli import show
 from tvmopt.errors import DataError, OptionError
-from tvmopt.metrics import engines, samples
+from tvmopt.metrics import engines
 from tvmopt.metrics.engines import EngineSpec
 from tvmopt.metrics.evaluation import LABELS, Evaluation, check_metrics, evaluate
 from tvmopt.metrics.inputs import input_infos

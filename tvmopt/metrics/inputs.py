@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tvmopt import samples
 from tvmopt.errors import DataError
-from tvmopt.metrics import samples
 from tvmopt.runtime import TensorInfo, read_manifest
 
 SEED = 0

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tvmopt.metrics.engines import EngineSpec, require
-from tvmopt.metrics.samples import batches, count_batches, predict
+from tvmopt.metrics.samples import predict
 from tvmopt.metrics.sessions import open_session
 from tvmopt.runtime import TensorInfo
+from tvmopt.samples import batches, count_batches
 
 
 def outputs_of(
