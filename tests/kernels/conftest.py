@@ -193,30 +193,32 @@ def build(func: tirx.PrimFunc, target: CpuTarget) -> tvm.runtime.Module:
 
 
 class _Guarded:
-    """A float32 array with NaN before and behind it, 64-byte aligned."""
+    """An array with bytes of ones before and behind it, 64-byte aligned: NaN in any float type."""
 
-    def __init__(self, shape: tuple[int, ...], data: np.ndarray | None = None) -> None:
-        size = int(np.prod(shape))
-        self.whole = np.full(size + 2 * GUARD + 16, np.nan, np.float32)
-        start = GUARD + -(self.whole.ctypes.data // 4) % 16
-        self.inner = self.whole[start : start + size].reshape(shape)
-        self.before, self.behind = self.whole[:start], self.whole[start + size :]
+    def __init__(self, shape: tuple[int, ...], dtype: str, data: np.ndarray | None = None) -> None:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        whole = np.full(size + 8 * GUARD + 64, 0xFF, np.uint8)
+        start = 4 * GUARD + -whole.ctypes.data % 64
+        self.inner = whole[start : start + size].view(dtype).reshape(shape)
+        self.before, self.behind = whole[:start], whole[start + size :]
         if data is not None:
             self.inner[...] = data
         self.tensor = tvm.runtime.from_dlpack(self.inner)
 
     def untouched(self) -> bool:
-        return bool(np.isnan(self.before).all() and np.isnan(self.behind).all())
+        return bool((self.before == 0xFF).all() and (self.behind == 0xFF).all())
 
 
 def run(target: CpuTarget, func: tirx.PrimFunc, *inputs: np.ndarray) -> np.ndarray:
     """Return the last tensor of a kernel, compiled for ``target``, that is given the others.
 
-    What it never wrote is NaN in the result, and so is what depends on a read out of bounds.
+    What it never wrote is NaN in a float result, and so is what depends on a read out of bounds.
     """
-    shapes = [tuple(int(extent) for extent in param.shape) for param in func.params]
-    given = [_Guarded(s, x.reshape(s)) for s, x in zip(shapes[:-1], inputs, strict=True)]
-    out = _Guarded(shapes[-1])
+    types = [
+        (tuple(int(extent) for extent in param.shape), str(param.dtype)) for param in func.params
+    ]
+    given = [_Guarded(*t, x.reshape(t[0])) for t, x in zip(types[:-1], inputs, strict=True)]
+    out = _Guarded(*types[-1])
     build(func, target)["kernel"](*(x.tensor for x in given), out.tensor)
     assert out.untouched(), "the kernel wrote outside its output"
     for x, before in zip(given, inputs, strict=True):
@@ -232,9 +234,7 @@ def apply(
     vector = Vector(lanes)
 
     def body() -> None:
-        source, *others, y = parameters(
-            ("x", x.shape), *epilogue.parameters(x.shape), ("y", x.shape)
-        )
+        source, *others, y = parameters(("x", x.shape, str(x.dtype)), *epilogue.parameters(x.shape))
         for row in range(rows):
             at = row * channels
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tvmopt.kernels.epilogue import OPS, STORE, Epilogue, Operand, Step
+from tvmopt.kernels.epilogue import OPS, STORE, Epilogue, Operand, Requantize, Step
 
 CHANNEL, TENSOR = Operand.CHANNEL, Operand.TENSOR
 ROWS, LANES = 5, 8
@@ -28,7 +28,7 @@ def check(kit: SimpleNamespace, epilogue: Epilogue, lanes: int = LANES) -> None:
 
 
 def test_every_operation_has_a_test() -> None:
-    assert set(OPS) == {*UNARY, *BINARY, *POSITIVE, "div"}
+    assert set(OPS) == {*UNARY, *BINARY, *POSITIVE, "div", "scale"}
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -81,10 +81,57 @@ def test_the_name_lists_the_steps() -> None:
 
 def test_parameters_follow_the_output() -> None:
     epilogue = Epilogue((CHANNEL, TENSOR))
-    assert epilogue.parameters((2, 3, 4)) == [("e0", (4,)), ("e1", (2, 3, 4))]
-    plane = Epilogue((CHANNEL, TENSOR, Operand.PLANE))
+    assert epilogue.parameters((2, 3, 4)) == [
+        ("e0", (4,), "float32"),
+        ("e1", (2, 3, 4), "float32"),
+        ("y", (2, 3, 4), "float32"),
+    ]
+    plane = Epilogue((CHANNEL, TENSOR, Operand.PLANE), dtypes=("float32", "uint8", "float32"))
     # Where the output is flat, the extents of its two innermost axes tell the others apart.
-    assert plane.parameters((24,), (3, 4)) == [("e0", (4,)), ("e1", (24,)), ("e2", (12,))]
+    assert plane.operand_parameters((24,), (3, 4)) == [
+        ("e0", (4,), "float32"),
+        ("e1", (24,), "uint8"),
+        ("e2", (12,), "float32"),
+    ]
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("lanes", [3, 8, 16])
+def test_integers_are_rounded_half_to_even_and_clipped(
+    kit: SimpleNamespace, *, bounded: bool, lanes: int
+) -> None:
+    rng = np.random.default_rng(5)
+    x = (rng.integers(-600, 600, (ROWS, lanes)) / 2).astype(np.float32)  # every other one a half
+    output = Requantize(dtype="uint8", zero_point=7, low=7, high=200, bounded=bounded)
+    expected = np.clip(np.rint(x) + 7, 7, 200).astype(np.uint8)
+    assert np.array_equal(kit.apply(Epilogue(output=output), x, [], lanes), expected)
+
+
+def test_values_beyond_every_integer_are_clipped(kit: SimpleNamespace) -> None:
+    x = np.tile(
+        np.array([[1e30, -1e30, np.inf, -np.inf, 3e9, -3e9, 2.5, -2.5]], np.float32), (5, 1)
+    )
+    output = Requantize(dtype="int8", zero_point=-3, low=-128, high=127)
+    expected = np.tile(np.array([[127, -128, 127, -128, 127, -128, -1, -5]], np.int8), (5, 1))
+    assert np.array_equal(kit.apply(Epilogue(output=output), x, [], LANES), expected)
+
+
+def test_a_scaled_sum_of_integers_is_rounded_after_each_operation(kit: SimpleNamespace) -> None:
+    # acc * m + (r - 128) * s: fused, many of these would round otherwise.
+    rng = np.random.default_rng(6)
+    x = rng.integers(-(2**24), 2**24, (ROWS, LANES)).astype(np.int32)
+    r = rng.integers(0, 256, (ROWS, LANES)).astype(np.uint8)
+    m, s = np.float32(0.0123456), np.float32(0.7654321)
+    steps = (
+        Step("scale", (0, float(m))),
+        Step("sub", (1, 128.0)),
+        Step("scale", (3, float(s))),
+        Step("add", (2, 4)),
+    )
+    got = kit.apply(Epilogue((TENSOR,), steps, ("uint8",)), x, [r], LANES)
+    expected = x.astype(np.float32) * m + (r.astype(np.float32) - np.float32(128)) * s
+    assert expected.dtype == np.float32
+    assert np.array_equal(got, expected)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def attention(site: AttentionSite, how: AttentionConfig, name: str) -> tirx.Prim
             ("q", (site.q.size,)),
             ("k", (site.k.size,)),
             ("v", (site.v.size,)),
-            *site.epilogue.parameters((site.batches * site.s * site.t,), (site.s, site.t)),
+            *site.epilogue.operand_parameters((site.batches * site.s * site.t,), (site.s, site.t)),
             ("y", (site.output.size,)),
         )
         with loop(site.batches, parallel=how.parallel) as batch:

@@ -104,7 +104,6 @@ def batch_matmul(site: BatchMatmulSite, target: CpuTarget, name: str) -> tirx.Pr
             ("x", (site.left.size,)),
             ("w", (site.right.size,)),
             *site.epilogue.parameters((site.output.size,), (site.m, site.n)),
-            ("y", (site.output.size,)),
         )
         with loop(site.batches * count, parallel=worth_threads(site.macs)) as task:
             batch, panel = bind(task // count), bind(task % count)

@@ -90,7 +90,6 @@ def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
             ("x", site.input_shape),
             ("w", (count, site.kernel[0], site.taps // site.kernel[0], tile.width)),
             *site.epilogue.parameters(site.output_shape),
-            ("y", site.output_shape),
         )
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:

@@ -138,7 +138,6 @@ def conv_transpose(site: ConvTransposeSite, how: ConvTransposeConfig, name: str)
             ("x", site.input_shape),
             ("w", (site.groups * per_group, site.channels // site.groups, how.tile.width)),
             *site.epilogue.parameters(site.output_shape),
-            ("y", site.output_shape),
         )
         cols = T.alloc_buffer((site.pixels * site.groups * site.group_columns,), "float32")
         _multiply(site, how, x, w, cols)

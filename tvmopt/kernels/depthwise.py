@@ -95,7 +95,6 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
             ("x", site.input_shape),
             ("w", (*site.kernel, c)),
             *site.epilogue.parameters(site.output_shape),
-            ("y", site.output_shape),
         )
         with loop(site.batch * out_h, parallel=how.parallel) as line:
             n, oh = bind(line // out_h), bind(line % out_h)

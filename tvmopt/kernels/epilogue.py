@@ -3,6 +3,10 @@
 Value 0 of the program is the accumulator, values 1 to n the operands, and each step appends one
 value; the last value is stored. A bias is an ``add`` of a channel operand, a residual an ``add`` of
 a tensor operand, hard swish four steps that read value 0 twice.
+
+All values are float32. An operand of integers is converted as it is loaded, an accumulator of
+integers before the first step, and a kernel that stores integers rounds the last value. ``scale``
+stands for ``mul`` where no CPU may contract ``a * b + c`` into one rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from math import prod
 from tvm import tirx
 
 from tvmopt.kernels import math
-from tvmopt.kernels.vector import Expr, Vector, bind
+from tvmopt.kernels.vector import Expr, Vector, bind, cast, fence, intrinsic
 
 
 class Operand(Enum):
@@ -46,6 +50,39 @@ class Step:
     args: tuple[int | float, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requantize:
+    """How the last value v becomes an integer: ``clip(rint(v) + zero_point, low, high)``.
+
+    ``rint`` rounds half to even.
+
+    Attributes:
+        dtype: "uint8" or "int8".
+        zero_point: The integer that stands for 0.
+        low: Least integer stored, from the dtype's least.
+        high: Greatest integer stored, to the dtype's greatest.
+        bounded: Whether ``abs(v) < 2**31`` is certain; if not, v is clipped as a float first.
+    """
+
+    dtype: str
+    zero_point: int
+    low: int
+    high: int
+    bounded: bool = False
+
+    def apply(self, value: Expr) -> Expr:
+        """Return the integers of a float32 value."""
+        vector, whole = Vector(_lanes(value)), Vector(_lanes(value), "int32")
+        if not self.bounded:
+            low, high = self.low - self.zero_point, self.high - self.zero_point
+            value = tirx.max(tirx.min(value, vector.splat(float(high))), vector.splat(float(low)))
+        rounded = cast(intrinsic(str(value.ty), "llvm.rint", value), "int32")
+        if self.zero_point:
+            rounded = rounded + whole.splat(self.zero_point)
+        rounded = tirx.max(rounded, whole.splat(self.low))
+        return cast(tirx.min(rounded, whole.splat(self.high)), self.dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Epilogue:
     """The elementwise program that ends a kernel.
@@ -53,20 +90,40 @@ class Epilogue:
     Attributes:
         operands: The extra tensors that the kernel takes, in order.
         steps: The program; empty stores the accumulator as it is.
+        dtypes: Of the operands, in order; all float32 if empty.
+        output: How the last value becomes an integer; None stores float32.
     """
 
     operands: tuple[Operand, ...] = ()
     steps: tuple[Step, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    output: Requantize | None = None
 
     @property
     def name(self) -> str:
         """The steps' names, for a kernel's name; empty for none."""
         return "".join(f"_{step.op}" for step in self.steps)
 
+    @property
+    def dtype(self) -> str:
+        """Element type of the output."""
+        return "float32" if self.output is None else self.output.dtype
+
     def parameters(
         self, output: tuple[int, ...], plane: tuple[int, int] | None = None
-    ) -> list[tuple[str, tuple[int, ...]]]:
-        """Return name and shape of each operand of a kernel whose output has that shape.
+    ) -> list[tuple[str, tuple[int, ...], str]]:
+        """Return name, shape and dtype of each operand and, last, of the output, "y".
+
+        Args:
+            output: Shape of the output.
+            plane: As ``operand_parameters`` takes it.
+        """
+        return [*self.operand_parameters(output, plane), ("y", output, self.dtype)]
+
+    def operand_parameters(
+        self, output: tuple[int, ...], plane: tuple[int, int] | None = None
+    ) -> list[tuple[str, tuple[int, ...], str]]:
+        """Return name, shape and dtype of each operand of a kernel whose output has that shape.
 
         Args:
             output: Shape of the output.
@@ -78,7 +135,11 @@ class Epilogue:
             Operand.TENSOR: output,
             Operand.PLANE: (prod(inner),),
         }
-        return [(f"e{i}", shapes[kind]) for i, kind in enumerate(self.operands)]
+        dtypes = self.dtypes or ("float32",) * len(self.operands)
+        return [
+            (f"e{i}", shapes[kind], dtype)
+            for i, (kind, dtype) in enumerate(zip(self.operands, dtypes, strict=True))
+        ]
 
     def apply(
         self, vector: Vector, accumulator: Expr, load: Callable[[int, Operand], Expr]
@@ -87,24 +148,37 @@ class Epilogue:
 
         Args:
             vector: The type of all values.
-            accumulator: Value 0.
+            accumulator: Value 0, float32 or int32.
             load: Gives the elements of the operand of that number (from 0) at the same place.
         """
-        values = [accumulator, *(load(i, kind) for i, kind in enumerate(self.operands))]
+        loaded = (load(i, kind) for i, kind in enumerate(self.operands))
+        values = [_as_float(value) for value in (accumulator, *loaded)]
         for step in self.steps:
             args = [
                 vector.splat(arg) if isinstance(arg, float) else values[arg] for arg in step.args
             ]
             values.append(bind(OPS[step.op](*args)))
-        return values[-1]
+        last = values[-1] if self.steps else values[0]
+        return last if self.output is None else self.output.apply(last)
 
 
 STORE = Epilogue()  # nothing but the store
+
+
+def _as_float(value: Expr) -> Expr:
+    """Return a value of any type as float32; named, so that it is converted once."""
+    return value if str(value.ty).startswith("float32") else bind(cast(value, "float32"))
+
+
+def _lanes(value: Expr) -> int:
+    return int(value.ty.dtype.lanes)
+
 
 OPS: dict[str, Callable[..., Expr]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
+    "scale": lambda a, b: fence(a * b),
     "div": lambda a, b: a / b,
     "max": tirx.max,
     "min": tirx.min,

@@ -100,7 +100,6 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
             ("x", (m, k)),
             ("w", (count, k, tile.width)),
             *site.epilogue.parameters((m, n)),
-            ("y", (m, n)),
         )
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)

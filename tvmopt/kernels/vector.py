@@ -63,22 +63,45 @@ def bind(value: Expr) -> Expr:
     return T.Bind(value)
 
 
-def parameters(*tensors: tuple[str, tuple[int, ...]], dtype: str = "float32") -> list[tirx.Buffer]:
-    """Declare the PrimFunc's parameters, by name and shape, and return their flat views."""
-    whole = [T.arg(name, T.buffer(shape, dtype)) for name, shape in tensors]
+def parameters(
+    *tensors: tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], str],
+) -> list[tirx.Buffer]:
+    """Declare the PrimFunc's parameters and return their flat views.
+
+    Args:
+        tensors: Name, shape and dtype of each; float32 where no dtype is given.
+    """
+    typed = [(name, shape, *(dtype or ("float32",))) for name, shape, *dtype in tensors]
+    whole = [T.arg(name, T.buffer(shape, dtype)) for name, shape, dtype in typed]
     return [
         T.decl_buffer((prod(shape),), dtype, data=buffer.data) if len(shape) != 1 else buffer
-        for buffer, (_, shape) in zip(whole, tensors, strict=True)
+        for buffer, (_, shape, dtype) in zip(whole, typed, strict=True)
     ]
 
 
-def registers(count: int) -> tirx.Buffer:
-    """Declare ``count`` float32 values that LLVM will keep in registers, at most 256 of them.
+def intrinsic(dtype: str, name: str, *args: Expr) -> Expr:
+    """Return the result, of type ``dtype``, of LLVM's intrinsic ``name``, without side effects."""
+    return tirx.call_llvm_pure_intrin(dtype, name, *args)
+
+
+def fence(value: Expr) -> Expr:
+    """Return ``value`` as rounded: LLVM may not contract it into a multiply-add."""
+    return intrinsic(str(value.ty), "llvm.arithmetic.fence", value)
+
+
+def cast(value: Expr, dtype: str) -> Expr:
+    """Return ``value``, a scalar or a vector, with elements of another type."""
+    lanes = int(value.ty.dtype.lanes)
+    return tirx.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+
+
+def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
+    """Declare values that LLVM will keep in registers, at most 1024 bytes of them.
 
     TVM 0.27 puts a buffer of at most 1024 bytes on the stack, where LLVM finds it, but only of the
     scope "global": one of "local" becomes a call that allocates, and is stored at every step.
     """
-    return T.alloc_buffer((count,), "float32")
+    return T.alloc_buffer((count,), dtype)
 
 
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Expr]:

@@ -126,7 +126,6 @@ def winograd(site: ConvSite, how: WinogradConfig, name: str) -> tirx.PrimFunc:
             ("x", site.input_shape),
             ("w", (stages.places, stages.panels, site.channels, how.tile.width)),
             *site.epilogue.parameters(site.output_shape),
-            ("y", site.output_shape),
         )
         with loop(blocks, parallel=how.parallel == "blocks") as block:
             first = bind(tirx.min(block * how.block, stages.count - how.block))
