@@ -1,0 +1,1 @@
+"""Passes that store weights and activations in few bits."""
