@@ -268,6 +268,10 @@ class Loop:
         """Instructions that call a function."""
         return [line for line in self.code if re.match(r"(call\w*|bl|blr)\b", line)]
 
+    def count(self, pattern: str) -> int:
+        """Return how many instructions begin with ``pattern``."""
+        return sum(bool(re.match(pattern, line)) for line in self.code)
+
     def multiply_adds(self, target: CpuTarget) -> int:
         """Return how many instructions multiply and add whole registers of the target."""
         return sum(is_multiply_add(line, target) for line in self.code)
@@ -294,10 +298,14 @@ def inner_loops(assembly: str) -> list[Loop]:
     return found
 
 
+def loops(func: tirx.PrimFunc, target: CpuTarget) -> list[Loop]:
+    """Return the innermost loops of a kernel's code."""
+    return inner_loops(build(func, target).inspect_source("asm"))
+
+
 def hot_loops(func: tirx.PrimFunc, target: CpuTarget) -> list[Loop]:
     """Return the innermost loops of a kernel's code that multiply and add vectors."""
-    loops = inner_loops(build(func, target).inspect_source("asm"))
-    return [loop for loop in loops if loop.multiply_adds(target)]
+    return [loop for loop in loops(func, target) if loop.multiply_adds(target)]
 
 
 def is_multiply_add(line: str, target: CpuTarget) -> bool:
@@ -329,6 +337,7 @@ def kit(here: CpuTarget) -> SimpleNamespace:
         convolution=convolution,
         gamma=gamma,
         hot_loops=hot_loops,
+        loops=loops,
         operands=operands,
         run=partial(run, here),
         windows=windows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,22 @@ def test_any_pooling_is_within_its_rounding(kit: SimpleNamespace, site: PoolSite
     # All negative: a maximum that saw the padding as zeros would show.
     x = np.random.default_rng(site.channels).uniform(-2, -1, site.input_shape).astype(np.float32)
     reference(kit, site, x).check(kit.run(pool(site, kit.HERE, "f32_pool"), x))
+
+
+@settings(derandomize=True, max_examples=6, deadline=None)
+@given(site=sites(), dtype=st.sampled_from(["uint8", "int8"]), seed=st.integers(0))
+@example(site=case("max", 9, 9, 70, kernel=(3, 3), pads=(1, 1, 1, 1)), dtype="uint8", seed=0)
+@example(site=case("max", 1, 1, 5, kernel=(3, 3), pads=(1, 1, 1, 1)), dtype="int8", seed=0)
+def test_the_maximum_of_integers_is_exact(
+    kit: SimpleNamespace, site: PoolSite, dtype: str, seed: int
+) -> None:
+    site = replace(site, kind="max", count_pad=False, dtype=dtype)
+    # Few different values, the least and the greatest among them.
+    info = np.iinfo(dtype)
+    values = np.array([info.min, info.min + 1, info.max], dtype)
+    x = np.random.default_rng(seed).choice(values, site.input_shape)
+    got = kit.run(pool(site, kit.HERE, "u8_maxpool"), x)
+    assert np.array_equal(got, reference(kit, site, x).value)
 
 
 def test_large_poolings_share_their_lines_among_threads(kit: SimpleNamespace) -> None:

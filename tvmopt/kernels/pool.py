@@ -1,4 +1,4 @@
-"""Max and average pooling over windows, NHWC.
+"""Max and average pooling over windows, NHWC; the maximum of 8-bit integers too.
 
 The window is clipped to the image by the bounds of its loops, so padding costs nothing and any
 stride, dilation-free window and rounding of the output size works.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
@@ -40,6 +41,7 @@ class PoolSite:
             are taken over what lies in the image.
         out_size: Height and width of the output.
         count_pad: Whether a mean divides by the whole window.
+        dtype: "float32"; a maximum may also be over "uint8" or "int8".
     """
 
     kind: Literal["max", "mean"]
@@ -52,6 +54,7 @@ class PoolSite:
     pads: tuple[int, int, int, int]
     out_size: tuple[int, int]
     count_pad: bool = False
+    dtype: str = "float32"
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -63,37 +66,46 @@ class PoolSite:
         """Shape of the output tensor."""
         return (self.batch, *self.out_size, self.channels)
 
+    @property
+    def item_bits(self) -> int:
+        """Width of an element."""
+        return np.dtype(self.dtype).itemsize * 8
+
+    @property
+    def taps(self) -> int:
+        """Elements of a window."""
+        return self.kernel[0] * self.kernel[1]
+
 
 def cycles(site: PoolSite, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: one load a tap, or memory."""
-    lanes = min(target.lanes(32), site.channels)
+    lanes = min(target.lanes(site.item_bits), site.channels)
     pixels = site.batch * site.out_size[0] * site.out_size[1]
-    taps = site.kernel[0] * site.kernel[1]
-    work = pixels * (-(-site.channels // lanes) * taps + PIXEL_CYCLES)
-    moved = (prod(site.input_shape) + prod(site.output_shape)) * 4
+    work = pixels * (-(-site.channels // lanes) * site.taps + PIXEL_CYCLES)
+    moved = (prod(site.input_shape) + prod(site.output_shape)) * site.item_bits // 8
     return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
 
 
 def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
     """Return ``name(x, y)``; shapes as the site says."""
     c, (out_h, out_w) = site.channels, site.out_size
-    vector = Vector(min(target.lanes(32), c))
+    vector = Vector(min(target.lanes(site.item_bits), c), site.dtype)
     vectors = min(MAX_VECTORS, c // vector.lanes)
     width = vectors * vector.lanes
-    work = site.batch * out_h * out_w * c * site.kernel[0] * site.kernel[1]
+    work = prod(site.output_shape) * site.taps
     combine = tirx.max if site.kind == "max" else (lambda a, b: a + b)
-    start = tirx.min_value("float32") if site.kind == "max" else tirx.const(0.0, "float32")
+    start = tirx.min_value(site.dtype) if site.kind == "max" else tirx.const(0.0, "float32")
 
     def body() -> None:
-        x, y = parameters(("x", site.input_shape), ("y", site.output_shape))
+        x, y = parameters(("x", site.input_shape, site.dtype), ("y", site.output_shape, site.dtype))
         with loop(site.batch * out_h, parallel=worth_threads(work)) as line:
             n, oh = bind(line // out_h), bind(line % out_h)
-            low_h, high_h = _window(site, 0, oh)
+            low_h, high_h = window(site, 0, oh)
             with T.serial(out_w) as ow:
-                low_w, high_w = _window(site, 1, ow)
+                low_w, high_w = window(site, 1, ow)
                 with T.serial(-(-c // width)) as block:
                     channel = bind(tirx.min(block * width, c - width))
-                    sums = registers(width)
+                    sums = registers(width, site.dtype)
                     for v in range(vectors):
                         vector.store(sums, vector.splat(start), v * vector.lanes)
                     with T.serial(tirx.max(high_h - low_h, 0)) as i:
@@ -115,7 +127,7 @@ def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
     return prim_func(name, body, {"tvmopt.macs": 0})
 
 
-def _window(site: PoolSite, axis: int, out: Expr) -> tuple[Expr, Expr]:
+def window(site: PoolSite, axis: int, out: Expr) -> tuple[Expr, Expr]:
     """Return the first input place of the window and the one after its last, clipped."""
     size = (site.height, site.width)[axis]
     start = bind(out * site.strides[axis] - site.pads[axis])
@@ -127,4 +139,4 @@ def _count(site: PoolSite, inside: Expr) -> Expr:
     """Return what a mean divides by, as float32."""
     if not site.count_pad:
         return bind(tirx.Cast("float32", tirx.max(inside, 1)))
-    return tirx.const(float(site.kernel[0] * site.kernel[1]), "float32")
+    return tirx.const(float(site.taps), "float32")
