@@ -21,7 +21,7 @@ def match_attention(
     call = node.value
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
         return None
-    tail = match_tail(graph, node, taken, planes=True)
+    tail = match_tail(graph, node, taken, planes=True, quantize=False)
     softmax, product = _rest(graph, tail)
     if softmax is None or product is None:
         return None

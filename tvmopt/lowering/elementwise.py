@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from tvm import relax
 
-from tvmopt import ir
-from tvmopt.kernels.epilogue import Epilogue, Operand, Step
+from tvmopt import forms, ir
+from tvmopt.forms import Affine
+from tvmopt.kernels.epilogue import Epilogue, Operand
 from tvmopt.lowering.graph import Graph, Node
+from tvmopt.lowering.program import Arg, Input, Program
 
 BINARY = {
     "relax.add": "add",
@@ -31,43 +33,26 @@ UNARY = {
     "relax.nn.gelu_tanh": "gelu_tanh",
 }
 MAX_STEPS = 12  # a longer chain waits on its own latency more than a second pass over memory costs
-
-Arg = int | float | str  # value number, constant, or "operand i" while the count is not yet known
+STORED = ("uint8", "int8")  # integers that a kernel can store
 
 
 @dataclass(slots=True)
-class _Program:
-    """An epilogue under construction: operands keep their place when steps follow."""
+class _Growth:
+    """What was matched so far.
 
+    Attributes:
+        graph: The function.
+        anchor: The site's own binding.
+        planes: Whether the kernel reads operands that follow the two innermost axes alone.
+        program: The steps.
+        values: The program's value of each covered variable.
+    """
+
+    graph: Graph
     anchor: Node
     planes: bool
-    operands: list[tuple[Operand, relax.Expr | np.ndarray]] = field(default_factory=list)
-    steps: list[tuple[str, tuple[Arg, ...]]] = field(default_factory=list)
-    values: dict[relax.Var, Arg] = field(default_factory=dict)
-
-    def step(self, op: str, *args: Arg) -> Arg:
-        """Append a step and return its value."""
-        self.steps.append((op, args))
-        return f"step {len(self.steps) - 1}"
-
-    def operand(self, kind: Operand, value: relax.Expr | np.ndarray) -> Arg:
-        """Append an operand and return its value."""
-        self.operands.append((kind, value))
-        return f"operand {len(self.operands) - 1}"
-
-    def epilogue(self) -> Epilogue:
-        """Return the program with numbered values."""
-
-        def number(arg: Arg) -> int | float:
-            if not isinstance(arg, str):
-                return arg
-            kind, place = arg.split()
-            return int(place) + (1 if kind == "operand" else 1 + len(self.operands))
-
-        return Epilogue(
-            tuple(kind for kind, _ in self.operands),
-            tuple(Step(op, tuple(number(a) for a in args)) for op, args in self.steps),
-        )
+    program: Program
+    values: dict[relax.Var, Arg]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +60,34 @@ class Tail:
     """What a site's kernel does besides the site itself.
 
     Attributes:
-        epilogue: The program.
-        operands: Its tensors: expressions, or channel constants.
+        program: The elementwise steps over real numbers.
         covered: Numbers of the bindings it stands for, the site's own included.
         result: The binding whose value the kernel gives.
     """
 
-    epilogue: Epilogue
-    operands: tuple[relax.Expr | np.ndarray, ...]
+    program: Program
     covered: frozenset[int]
     result: Node
 
+    @property
+    def epilogue(self) -> Epilogue:
+        """The program for a kernel whose accumulator is float32."""
+        return self.program.epilogue()
 
-def match_tail(graph: Graph, anchor: Node, taken: set[int], *, planes: bool = False) -> Tail:
+    @property
+    def operands(self) -> tuple[relax.Expr | np.ndarray, ...]:
+        """Its tensors: expressions, or constants."""
+        return self.program.tensors
+
+
+def match_tail(
+    graph: Graph,
+    anchor: Node,
+    taken: set[int],
+    *,
+    planes: bool = False,
+    quantize: bool = True,
+) -> Tail:
     """Return the longest run of elementwise bindings behind ``anchor`` that one kernel can do.
 
     The run grows in the order of the bindings and is cut back to the last place where a single
@@ -98,20 +98,18 @@ def match_tail(graph: Graph, anchor: Node, taken: set[int], *, planes: bool = Fa
         anchor: The site's own binding.
         taken: Numbers of bindings that other kernels stand for already.
         planes: Whether the kernel reads operands that follow the two innermost axes alone.
+        quantize: Whether the kernel can store integers.
     """
-    program = _Program(anchor, planes=planes, values={anchor.var: 0})
+    growth = _Growth(graph, anchor, planes, Program(), {anchor.var: 0})
     covered = {anchor.index}
-    best = Tail(program.epilogue(), (), frozenset(covered), anchor)
-    frontier = anchor
-    while len(program.steps) < MAX_STEPS:
+    best = Tail(growth.program.copy(), frozenset(covered), anchor)
+    while len(growth.program.steps) < MAX_STEPS and growth.program.output is None:
         node = _next(graph, covered, taken)
-        if node is None or not _append(graph, program, node):
+        if node is None or not (_append(growth, node) or (quantize and _end(growth, node))):
             break
         covered.add(node.index)
-        frontier = node
-        if _leaving(graph, covered) == {frontier.var}:
-            operands = tuple(value for _, value in program.operands)
-            best = Tail(program.epilogue(), operands, frozenset(covered), frontier)
+        if _leaving(graph, covered) == {node.var}:
+            best = Tail(growth.program.copy(), frozenset(covered), node)
     return best
 
 
@@ -136,65 +134,106 @@ def _leaving(graph: Graph, covered: set[int]) -> set[relax.Var]:
     }
 
 
-def _append(graph: Graph, program: _Program, node: Node) -> bool:
+def _append(growth: _Growth, node: Node) -> bool:
     """Add one binding to the program; say whether it could be done."""
-    call, shape = node.value, ir.static_shape(program.anchor.var)
+    call, shape = node.value, ir.static_shape(growth.anchor.var)
     if not isinstance(call, relax.Call) or ir.dtype(node.var) != "float32":
         return False
     if ir.static_shape(node.var) != shape:
         return False
     if ir.is_call_to(call, *BINARY):
-        args = [_operand(graph, program, arg, shape) for arg in call.args]
+        args = [_operand(growth, arg, shape) for arg in call.args]
         if None in args:
             return False
-        value = program.step(BINARY[call.op.name], *(arg for arg in args if arg is not None))
+        value = growth.program.step(BINARY[call.op.name], *(a for a in args if a is not None))
     elif ir.is_call_to(call, *UNARY):
-        value = program.step(UNARY[call.op.name], program.values[call.args[0]])
+        value = growth.program.step(UNARY[call.op.name], growth.values[call.args[0]])
     else:
-        composed = _compose(program, call)
+        composed = _compose(growth, call)
         if composed is None:
             return False
         value = composed
-    program.values[node.var] = value
+    growth.values[node.var] = value
     return True
 
 
-def _operand(
-    graph: Graph,
-    program: _Program,
-    arg: relax.Expr,
-    shape: tuple[int, ...],
-) -> Arg | None:
+def _end(growth: _Growth, node: Node) -> bool:
+    """End the program with a quantize of its last value; say whether ``node`` is one."""
+    found = forms.match_quantize(node.value)
+    if found is None:
+        return False
+    x, how = found
+    steps = len(growth.program.steps)
+    last = f"step {steps - 1}" if steps else 0
+    if growth.values.get(x) != last or how.scale.ndim or how.dtype not in STORED:
+        return False
+    growth.program.output = how
+    return True
+
+
+def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | None:
     """Return the value of an argument of a binary operator; None where a kernel cannot read it."""
-    if arg in program.values:
-        return program.values[arg]
+    if arg in growth.values:
+        return growth.values[arg]
     if ir.dtype(arg) != "float32":
         return None
     own, array = ir.static_shape(arg), ir.float_constant(arg)
-    size = prod(own)
+    graph, program, size = growth.graph, growth.program, prod(own)
+    maker = graph.maker(arg)
+    stored = forms.match_dequantize(maker.value) if maker is not None else None
+    if stored is not None and array is None:
+        array = _real(*stored)
     if array is not None and size == 1:
         return float(array.reshape(()))
     if size == shape[-1] and own[-1:] == shape[-1:]:
-        return program.operand(
-            Operand.CHANNEL, arg if array is None else np.ascontiguousarray(array).reshape(-1)
-        )
+        return program.operand(_channels(arg, array, stored))
     plane = prod(shape[-2:])
-    if program.planes and own[-2:] == shape[-2:] and prod(own) == plane != prod(shape):
-        return program.operand(Operand.PLANE, arg)
+    if growth.planes and own[-2:] == shape[-2:] and prod(own) == plane != prod(shape):
+        return program.operand(Input(kind=Operand.PLANE, value=arg))
+    if own != shape:
+        return None
     # A tensor that is made later by a kernel of its own will take this operator instead.
-    if own == shape and (graph.born(arg) < program.anchor.index or array is not None):
-        return program.operand(Operand.TENSOR, arg)
+    if stored is not None and not stored[1].scale.ndim and stored[1].dtype in STORED:
+        source, how = stored
+        if graph.born(source) < growth.anchor.index:
+            read = program.operand(Input(kind=Operand.TENSOR, value=source, dtype=how.dtype))
+            return program.step("dequantize", read, float(how.zero_point), float(how.scale))
+    if graph.born(arg) < growth.anchor.index or array is not None:
+        return program.operand(Input(kind=Operand.TENSOR, value=arg))
     return None
 
 
-def _compose(program: _Program, call: relax.Call) -> Arg | None:
+def _real(q: relax.Expr, how: Affine) -> np.ndarray | None:
+    """Return the real numbers, float32, that constant integers stand for; None if not constant."""
+    integers = ir.constant(q)
+    if integers is None:
+        return None
+    zero, scale = how.along(how.zero_point, integers.ndim), how.along(how.scale, integers.ndim)
+    return (integers.astype(np.int64) - zero).astype(np.float32) * scale
+
+
+def _channels(
+    arg: relax.Expr, array: np.ndarray | None, stored: tuple[relax.Expr, Affine] | None
+) -> Input:
+    """Return an input of one element for each channel."""
+    if array is None:
+        return Input(kind=Operand.CHANNEL, value=arg)
+    integers = None
+    if stored is not None:
+        integers = (np.ascontiguousarray(ir.constant(stored[0])).reshape(-1), stored[1])
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return Input(kind=Operand.CHANNEL, value=flat, integers=integers)
+
+
+def _compose(growth: _Growth, call: relax.Call) -> Arg | None:
     """Add the steps of an operator that is more than one of them.
 
     A bound stands first: then a NaN passes, which behind it would become the bound.
     """
-    if not call.args or call.args[0] not in program.values:
+    if not call.args or call.args[0] not in growth.values:
         return None
-    x, step = program.values[call.args[0]], program.step
+    program = growth.program
+    x, step = growth.values[call.args[0]], program.step
     if ir.is_call_to(call, "relax.nn.relu"):
         return step("max", 0.0, x)
     if ir.is_call_to(call, "relax.nn.relu6"):
@@ -214,11 +253,11 @@ def _compose(program: _Program, call: relax.Call) -> Arg | None:
         if slopes is None or not innermost or slopes.size != shape[-1]:
             return None
         flat = np.ascontiguousarray(slopes).reshape(-1)
-        return _leaky(program, x, program.operand(Operand.CHANNEL, flat))
+        return _leaky(program, x, program.operand(Input(kind=Operand.CHANNEL, value=flat)))
     return None
 
 
-def _leaky(program: _Program, x: Arg, slope: Arg) -> Arg:
+def _leaky(program: Program, x: Arg, slope: Arg) -> Arg:
     """Add the steps of ``max(0, x) + slope * min(0, x)``."""
     positive = program.step("max", 0.0, x)
     return program.step("add", positive, program.step("mul", program.step("min", 0.0, x), slope))

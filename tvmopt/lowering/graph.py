@@ -84,12 +84,15 @@ class KernelCall:
     Attributes:
         kernel: The PrimFunc.
         args: Its inputs: expressions of the old function, or arrays made at compile time.
-        dtype: Element type of its output.
     """
 
     kernel: tvm.tirx.PrimFunc
     args: tuple[relax.Expr | np.ndarray, ...]
-    dtype: str = "float32"
+
+    @property
+    def dtype(self) -> str:
+        """Element type of its output."""
+        return str(self.kernel.params[-1].dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from tvm import tirx
 
 from tvmopt.kernels.depthwise import DepthwiseConfig
+from tvmopt.kernels.epilogue import STORE
 from tvmopt.kernels.vector import isa
 from tvmopt.kernels.winograd import WinogradConfig
 from tvmopt.targets.description import CpuTarget
@@ -43,6 +44,7 @@ class KernelCache:
         site: Site,
         how: How,
         cycles: float,
+        types: str = "f32",
     ) -> tirx.PrimFunc:
         """Return ``generator(site, how, name)``, made at most once.
 
@@ -52,13 +54,21 @@ class KernelCache:
             site: What to compute.
             how: How to compute it.
             cycles: Predicted cycles of one core; the attribute "tvmopt.cycles" keeps them.
+            types: What the kernel computes with, as its name begins, such as ``"qu8"``.
         """
         key = (kind, site, how)
         if key not in self._made:
-            name = f"f32_{kind}{_steps(site)}{_tile(how)}__{isa(self.target)}"
+            name = f"{_types(types, site)}_{kind}{_steps(site)}{_tile(how)}__{isa(self.target)}"
             kernel = generator(site, how, name)
             self._made[key] = kernel.with_attr("tvmopt.cycles", round(cycles))
         return self._made[key]
+
+
+def _types(read: str, site: object) -> str:
+    """Return the types of a kernel's name: what it reads, and what it stores if that is another."""
+    epilogue = getattr(site, "epilogue", STORE)
+    stored = {"uint8": "qu8", "int8": "qs8"}.get(epilogue.dtype, "f32")
+    return read if stored == read[-len(stored) :] else f"{read}_{stored}"
 
 
 def _steps(site: object) -> str:
