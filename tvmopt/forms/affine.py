@@ -1,9 +1,6 @@
-"""The forms that compression leaves in a graph: each with its builder and its matcher.
+"""Integers that stand for real numbers by constant scales and zero points.
 
-A pass writes a form, or a model arrives with it; lowering recognises it. Nothing is annotated.
-
-A quantized tensor stands in the graph as integers behind ``relax.dequantize``, with constant scales
-and zero points::
+A quantized tensor stands in the graph as integers behind ``relax.dequantize``::
 
     real = (quantized - zero_point) * scale
 """
@@ -53,6 +50,18 @@ class Affine:
             and (self.scale.ndim == 0 or self.axis == other.axis)
         )
 
+    def along(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """Return scales or zero points so that they broadcast against a tensor of ``rank`` axes."""
+        if values.ndim == 0:
+            return values
+        return values.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+
+
+def quantized(x: np.ndarray, how: Affine) -> np.ndarray:
+    """Return what :func:`quantize` makes of an array, bit for bit; x: float32, finite."""
+    rounded = np.rint(x / how.along(how.scale, x.ndim)) + how.along(how.zero_point, x.ndim)
+    return np.clip(rounded, how.low, how.high).astype(how.dtype)
+
 
 def quantize(x: relax.Expr, how: Affine) -> relax.Call:
     """Return ``clip(rint(x / scale) + zero_point)``; x: float32."""
@@ -68,9 +77,9 @@ def dequantize(q: relax.Expr, how: Affine) -> relax.Call:
 
 def match_quantize(expr: relax.Expr | None) -> tuple[relax.Expr, Affine] | None:
     """Return what a quantize reads, and how; None for anything else."""
-    if not ir.is_call_to(expr, "relax.quantize"):
+    if not ir.is_call_to(expr, "relax.quantize") or ir.dtype(expr.args[0]) != "float32":
         return None
-    how = _affine(expr, ir.dtype(expr))
+    how = _affine(expr, str(expr.attrs.out_dtype))
     return None if how is None else (expr.args[0], how)
 
 
@@ -80,7 +89,7 @@ def match_dequantize(expr: relax.Expr | None) -> tuple[relax.Expr, Affine] | Non
     Args:
         expr: The value of a binding.
     """
-    if not ir.is_call_to(expr, "relax.dequantize") or ir.dtype(expr) != "float32":
+    if not ir.is_call_to(expr, "relax.dequantize") or str(expr.attrs.out_dtype) != "float32":
         return None
     how = _affine(expr, ir.dtype(expr.args[0]))
     return None if how is None else (expr.args[0], how)
@@ -96,11 +105,13 @@ def _parameters(how: Affine) -> tuple[relax.Expr, relax.Expr]:
 def _affine(call: relax.Call, dtype: str) -> Affine | None:
     """Return the parameters of a quantize or dequantize where they are constant."""
     scale, zero = ir.float_constant(call.args[1]), ir.constant(call.args[2])
-    if scale is None or zero is None or scale.ndim > 1:
+    if scale is None or zero is None or scale.ndim > 1 or scale.dtype != np.float32:
         return None
-    axis = int(call.attrs.axis) % max(1, len(ir.shape(call)))
+    axis = int(call.attrs.axis) % max(1, len(ir.shape(call.args[0])))
     if scale.size == 1:
-        scale, zero = scale.reshape(()), zero.reshape(-1)[:1].reshape(())
+        if zero.size != 1:
+            return None
+        scale, zero = scale.reshape(()), zero.reshape(())
     return Affine(
         scale=scale.astype(np.float32), zero_point=zero.astype(np.int32), dtype=dtype, axis=axis
     )
