@@ -4,26 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.vector import Expr, Vector, bind, loop
+from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop
 
 
 class Image:
-    """The input as the loops read it: NHWC, padded."""
+    """The input as the loops read it: NHWC, padded.
 
-    def __init__(self, site: ConvSite) -> None:
-        self.site = site
+    Attributes:
+        site: The convolution.
+        dtype: Type of the elements that the loops read.
+        fill: What stands for 0 in the padding.
+        slack: Elements behind the last that the loops may read.
+        copied: Whether the loops read a copy: where there is padding, or on demand.
+    """
+
+    def __init__(
+        self,
+        site: ConvSite,
+        dtype: str = "float32",
+        fill: int = 0,
+        slack: int = 0,
+        *,
+        copied: bool = False,
+    ) -> None:
+        self.site, self.dtype, self.fill, self.slack = site, dtype, fill, slack
         self.height, self.width = site.padded
         self.pitch = self.width * site.channels
-        self.copied = any(site.pads) or site.planar
+        self.copied = any(site.pads) or site.planar or copied
+
+    @property
+    def size(self) -> int:
+        """Elements of the copy."""
+        return self.site.batch * self.height * self.pitch + self.slack
 
     @property
     def scratch_bytes(self) -> int:
         """Workspace for the padded copy, bytes."""
-        return self.site.batch * self.height * self.pitch * 4 if self.copied else 0
+        return self.size * np.dtype(self.dtype).itemsize if self.copied else 0
 
     @property
     def line(self) -> int | None:
@@ -35,18 +57,18 @@ class Image:
         if not self.copied:
             return x
         site, (top, left, _, right) = self.site, self.site.pads
-        out = T.alloc_buffer((site.batch * self.height * self.pitch,), "float32")
+        out = T.alloc_buffer((self.size,), self.dtype)
         with loop(site.batch * self.height, parallel=parallel) as line:
             start = bind(line * self.pitch)
             n, h = bind(line // self.height), bind(line % self.height - top)
             with T.If(tirx.all(h >= 0, h < site.height)):
                 with T.Then():
-                    _fill(out, start, left * site.channels)
+                    self._fill(out, start, left * site.channels)
                     self._copy_row(x, out, n, h, start + left * site.channels)
                     end = start + (left + site.width) * site.channels
-                    _fill(out, end, right * site.channels)
+                    self._fill(out, end, right * site.channels)
                 with T.Else():
-                    _fill(out, start, self.pitch)
+                    self._fill(out, start, self.pitch)
         return out
 
     def _copy_row(self, x: tirx.Buffer, out: tirx.Buffer, n: Expr, h: Expr, start: Expr) -> None:
@@ -58,7 +80,12 @@ class Image:
         with T.serial(site.width) as w:
             for c in range(site.channels):
                 value = x[((n * site.channels + c) * site.height + h) * site.width + w]
-                T.buffer_store(out, value, [start + w * site.channels + c])
+                T.buffer_store(out, cast(value, self.dtype), [start + w * site.channels + c])
+
+    def _fill(self, out: tirx.Buffer, start: Expr, count: int) -> None:
+        """Emit what stands for zeros."""
+        with T.serial(count) as i:
+            T.buffer_store(out, tirx.const(self.fill, self.dtype), [start + i])
 
     def pixels(self, row: Expr, count: int, channel: Expr) -> list[Expr]:
         """Return where the first tap of each of ``count`` output pixels from ``row`` lies."""
@@ -94,16 +121,10 @@ class Image:
             )
 
 
-def _fill(out: tirx.Buffer, start: Expr, count: int) -> None:
-    """Emit zeros."""
-    with T.serial(count) as i:
-        T.buffer_store(out, tirx.const(0.0, "float32"), [start + i])
-
-
 def _copy(source: tirx.Buffer, out: tirx.Buffer, at: Expr, start: Expr, count: int) -> None:
     """Emit a copy, sixteen elements at a time, the last ones overlapping."""
     lanes = min(count, 16)
     vector = Vector(lanes)
     with T.serial(-(-count // lanes)) as i:
         place = i * lanes if count % lanes == 0 else bind(tirx.min(i * lanes, count - lanes))
-        vector.store(out, vector.load(source, at + place), start + place)
+        vector.store(out, cast(vector.load(source, at + place), str(out.dtype)), start + place)

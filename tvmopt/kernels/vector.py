@@ -92,7 +92,8 @@ def fence(value: Expr) -> Expr:
 def cast(value: Expr, dtype: str) -> Expr:
     """Return ``value``, a scalar or a vector, with elements of another type."""
     lanes = int(value.ty.dtype.lanes)
-    return tirx.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+    wanted = dtype if lanes == 1 else f"{dtype}x{lanes}"
+    return value if str(value.ty) == wanted else tirx.Cast(wanted, value)
 
 
 def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
