@@ -38,7 +38,6 @@ class Dot:
         lanes: 32-bit sums of one register.
         multiplies: Instructions that multiply, a step and a register of sums.
         instructions: Instructions in all, a step and a register of sums.
-        spare: Registers it takes beside the sums.
         depth: Steps whose results are added in 16 bits before they are widened; 1 for none.
     """
 
@@ -49,7 +48,6 @@ class Dot:
     lanes: int
     multiplies: float
     instructions: float
-    spare: int
     depth: int = 1
 
     @property
@@ -97,7 +95,6 @@ def _dot(name: str, activation: str, lanes: int) -> Dot:
         lanes=lanes,
         multiplies=1,
         instructions=1,
-        spare=3,
     )
 
 
@@ -111,7 +108,6 @@ def _pairs(lanes: int, depth: int) -> Dot:
         lanes=lanes,
         multiplies=1 if narrow else 2,
         instructions=2 if narrow else 3,
-        spare=2,
         depth=min(depth, _MAX_DEPTH),
     )
 
@@ -129,7 +125,6 @@ def _wide(target: CpuTarget) -> Dot:
             lanes=lanes,
             multiplies=1,
             instructions=2,
-            spare=2,
         )
     return Dot(
         name="mla",
@@ -139,7 +134,6 @@ def _wide(target: CpuTarget) -> Dot:
         lanes=lanes,
         multiplies=1,
         instructions=1,
-        spare=3,
     )
 
 

@@ -69,17 +69,7 @@ class Accumulators:
             offset: Gives the output's offset of row i, column 0 of the matrix.
             plane: The same for an operand that follows the two innermost axes alone.
         """
-        for i in range(self.tile.rows):
-            for v in range(self.tile.vectors):
-                at = column + self.tile.starts[v]
-
-                def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
-                    row = plane if kind is Operand.PLANE and plane is not None else offset
-                    place = at if kind is Operand.CHANNEL else row(i) + at
-                    return self.vector.load(operands[number], place)
-
-                value = epilogue.apply(self.vector, self.value(i, v), load)
-                self.vector.store(output, value, offset(i) + at)
+        write_tile(self.tile, self.value, output, operands, epilogue, column, offset, plane)
 
     def value(self, i: int, v: int) -> Expr:
         """Return the v-th vector of row i."""
@@ -87,3 +77,41 @@ class Accumulators:
 
     def _set(self, i: int, v: int, value: Expr) -> None:
         self.vector.store(self.sums[i], value, v * self.tile.lanes)
+
+
+def write_tile(
+    tile: Tile,
+    value: Callable[[int, int], Expr],
+    output: tirx.Buffer,
+    operands: list[tirx.Buffer],
+    epilogue: Epilogue,
+    column: Expr,
+    offset: Callable[[int], Expr],
+    plane: Callable[[int], Expr] | None = None,
+    *,
+    lanes: int | None = None,
+) -> None:
+    """Emit the epilogue and the stores of a tile.
+
+    Args:
+        tile: The register tile.
+        value: Gives the v-th vector of sums of row i.
+        output: As ``Accumulators.write`` takes it, and so the rest.
+        operands: See there.
+        epilogue: See there.
+        column: See there.
+        offset: See there.
+        plane: See there.
+        lanes: Columns of a vector that exist; None for all.
+    """
+    vector = Vector(lanes or tile.lanes)
+    for i in range(tile.rows):
+        for v in range(tile.vectors):
+            at = column + tile.starts[v]
+
+            def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
+                row = plane if kind is Operand.PLANE and plane is not None else offset
+                place = at if kind is Operand.CHANNEL else row(i) + at
+                return vector.load(operands[number], place)
+
+            vector.store(output, epilogue.apply(vector, value(i, v), load), offset(i) + at)

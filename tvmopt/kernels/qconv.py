@@ -1,0 +1,278 @@
+"""Convolutions and matrix products of 8-bit integers, exact, with constant weights.
+
+``y = epilogue(sum (x - zero point) * w + bias)``, x uint8 or int8, the sum in int32. Rows are
+output pixels, columns output channels, k runs over the taps in contiguous runs of the input, as in
+conv.py; a matrix product is the convolution of one line of m pixels by 1x1. Runs are cut into
+groups of the instruction (dot.py), the last one filled up with zero weights.
+
+The zero point needs no arithmetic in the loop: padding holds it, and what it adds to a sum is known
+at compile time and stands in the bias.
+
+Sources: B. Jacob et al., "Quantization and training of neural networks for efficient
+integer-arithmetic-only inference", CVPR 2018, section 2.3, for the zero point's place in the bias;
+M. Dukhan, Y. Wu and H. Lu, QNNPACK (2018), for the register tile over pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels import cost
+from tvmopt.kernels.blocks import RowBlocks, worth_threads
+from tvmopt.kernels.conv_image import Image
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.dot import Dot, choose_dot, word
+from tvmopt.kernels.dot_tile import DotTile
+from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.micro import write_tile
+from tvmopt.kernels.qtile import choose_qtile, tile_cycles
+from tvmopt.kernels.tile import Tile, panel_columns, panels
+from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prefetch, prim_func
+from tvmopt.targets.description import CpuTarget
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QConvSite:
+    """An integer convolution.
+
+    Attributes:
+        conv: Shapes, and the epilogue; its accumulator is int32.
+        dtype: Of the input, "uint8" or "int8".
+        zero_point: The input's integer that stands for 0.
+        largest: Largest magnitude of a weight, at most 2**15 - 1.
+    """
+
+    conv: ConvSite
+    dtype: str
+    zero_point: int
+    largest: int
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the convolution."""
+        return self.conv.epilogue
+
+    @property
+    def line(self) -> int:
+        """Values of k in one contiguous run."""
+        conv = self.conv
+        whole = conv.kernel[1] == 1 or (conv.dilation[1] == 1 and conv.groups == 1)
+        return (conv.kernel[1] if whole else 1) * conv.group_channels
+
+    @property
+    def lines(self) -> int:
+        """Runs of one output element."""
+        return self.conv.taps // self.line
+
+    @property
+    def columns(self) -> int:
+        """Output channels of a group."""
+        return self.conv.out_channels // self.conv.groups
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QConvConfig:
+    """How an integer convolution is cut.
+
+    Attributes:
+        dot: How a step of the products is done.
+        tile: The register tile: pixels by output channels.
+        rows: Blocks of pixels; one block runs against all panels while it lies in level 2.
+        prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
+        parallel: Whether blocks are shared out among threads.
+    """
+
+    dot: Dot
+    tile: Tile
+    rows: RowBlocks
+    prefetch: bool
+    parallel: bool
+
+
+def config(site: QConvSite, target: CpuTarget) -> QConvConfig:
+    """Return the analytic choice for ``site``."""
+    conv, dot = site.conv, choose_dot(target, site.largest)
+    steps = site.lines * _steps(site, dot)
+    tile = choose_qtile(conv.rows, site.columns, steps, dot, target, _image(site, dot).line)
+    weights = steps * dot.group * np.dtype(dot.weight).itemsize * conv.out_channels
+    row_bytes = conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels
+    return QConvConfig(
+        dot=dot,
+        tile=tile,
+        rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
+        prefetch=weights > 2 * target.l2_bytes,
+        parallel=worth_threads(conv.macs // 2),  # a product of integers takes half as long
+    )
+
+
+def cycles(site: QConvSite, how: QConvConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core: products, input copied, and the weights' way in."""
+    conv, image = site.conv, _image(site, how.dot)
+    steps = site.lines * _steps(site, how.dot)
+    count = how.rows.total * conv.groups * len(_panels(site, how.tile))
+    tiles = count * tile_cycles(how.tile, steps, how.dot, target, conv.epilogue, image.line)
+    itemsize = np.dtype(how.dot.weight).itemsize
+    fetch = cost.stream_cycles(steps * how.dot.group * itemsize * conv.out_channels, target)
+    return (
+        cost.CALL_CYCLES
+        + max(tiles, fetch * how.rows.count)
+        + cost.stream_cycles(2 * image.scratch_bytes, target)
+    )
+
+
+def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> np.ndarray:
+    """Return integer weights (o, kh, kw, c / groups) as the kernel reads them.
+
+    Returns:
+        (panels, lines, steps, tile.width, dot.group) of the dot's type, zeros where a run ends
+        within a group and where a tile has more columns than the convolution.
+    """
+    dot, tile, conv = how.dot, how.tile, site.conv
+    steps = _steps(site, dot)
+    runs = np.zeros((conv.groups, max(site.columns, tile.columns), site.lines, steps * dot.group))
+    runs[:, : site.columns, :, : site.line] = weight.reshape(
+        conv.groups, site.columns, site.lines, site.line
+    )
+    cut = runs[:, panel_columns(runs.shape[1], tile)]  # (groups, panels, width, lines, line)
+    cut = cut.reshape(-1, tile.width, site.lines, steps, dot.group).transpose(0, 2, 3, 1, 4)
+    return np.ascontiguousarray(cut.astype(dot.weight))
+
+
+def pack_bias(
+    bias: np.ndarray, weight: np.ndarray, site: QConvSite, how: QConvConfig
+) -> np.ndarray:
+    """Return what the sums begin with: (panels, tile.width), int32.
+
+    Args:
+        bias: (o,), int32.
+        weight: As ``pack`` takes it.
+        site: The convolution.
+        how: How it is cut.
+    """
+    zero = site.zero_point + _shift(site, how.dot)
+    start = bias.astype(np.int64) - zero * weight.astype(np.int64).sum((1, 2, 3))
+    columns = np.zeros((site.conv.groups, max(site.columns, how.tile.columns)), np.int64)
+    columns[:, : site.columns] = start.reshape(site.conv.groups, site.columns)
+    cut = columns[:, panel_columns(columns.shape[1], how.tile)].reshape(-1, how.tile.width)
+    # Sums wrap around in 32 bits, and so may what they begin with: only the last value counts.
+    return np.ascontiguousarray(cut.astype(np.uint64).astype(np.uint32).view(np.int32))
+
+
+def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
+    """Return ``name(x, w: pack(), bias: pack_bias(), *operands, y)``; shapes as the site says."""
+    conv, dot, tile, blocks = site.conv, how.dot, how.tile, how.rows
+    per_group, steps = len(_panels(site, tile)), _steps(site, dot)
+    count, image = conv.groups * per_group, _image(site, dot)
+    panel_size = site.lines * steps * tile.width * dot.group
+    weights = Vector(dot.lanes * dot.group, dot.weight)
+    lanes = min(dot.lanes, site.columns)
+
+    def body() -> None:
+        x, w, bias, *operands, y = parameters(
+            ("x", conv.input_shape, site.dtype),
+            ("w", (count, site.lines, steps, tile.width, dot.group), dot.weight),
+            ("bias", (count, tile.width), "int32"),
+            *conv.epilogue.parameters(conv.output_shape),
+        )
+        padded = image.copy(x, parallel=how.parallel)
+        with loop(blocks.count * count, parallel=how.parallel) as task:
+            block, panel = bind(task // count), bind(task % count)
+            group = panel // per_group
+            with T.serial(blocks.tiles(block)) as g:
+                row = bind(blocks.first_row(block, g))
+                pixels = image.pixels(row, tile.rows, group * conv.group_channels)
+                sums = DotTile(
+                    tile,
+                    dot,
+                    lambda v: Vector(dot.lanes, "int32").load(
+                        bias, panel * tile.width + v * dot.lanes
+                    ),
+                )
+                share = panel_size // blocks.per_block
+
+                def run(offset: Expr, start: Expr, _extent: int) -> None:
+                    """Accumulate one contiguous run of taps."""
+                    line = bind(start // site.line * steps)
+                    at = panel * panel_size
+                    sums.accumulate(
+                        steps,
+                        lambda i, step: word(
+                            padded,
+                            pixels[i] + offset + step * dot.group,
+                            dot,
+                            flip=_flips(site, dot),
+                        ),
+                        lambda step, v: weights.load(
+                            w,
+                            at + ((line + step) * tile.width + v * dot.lanes) * dot.group,
+                        ),
+                        (
+                            lambda step: prefetch(
+                                w,
+                                at
+                                + panel_size
+                                + g * share
+                                + (line + step) // blocks.per_block * tile.width * dot.group,
+                                tile.width * dot.group,
+                            )
+                        )
+                        if how.prefetch
+                        else None,
+                    )
+
+                image.runs(run)
+                first = tirx.min(
+                    panel % per_group * tile.columns, max(0, site.columns - tile.columns)
+                )
+                column = bind(group * site.columns + first)
+                write_tile(
+                    tile,
+                    lambda i, v: Vector(dot.lanes, "int32").first(sums.value(i, v), lanes),
+                    y,
+                    operands,
+                    conv.epilogue,
+                    column,
+                    lambda i: (row + i) * conv.out_channels,
+                    lanes=lanes,
+                )
+
+    attrs = {"tvmopt.macs": conv.macs, "tvmopt.scratch_bytes": image.scratch_bytes}
+    return prim_func(name, body, attrs)
+
+
+def _steps(site: QConvSite, dot: Dot) -> int:
+    """Return how many groups a run takes."""
+    return -(-site.line // dot.group)
+
+
+def _panels(site: QConvSite, tile: Tile) -> list[int]:
+    return panels(max(site.columns, tile.columns), tile)
+
+
+def _image(site: QConvSite, dot: Dot) -> Image:
+    """Return the input as the loops read it: a copy where groups read on behind a run's end."""
+    beyond = _steps(site, dot) * dot.group > site.line
+    dtype = "int16" if dot.activation == "int16" else site.dtype
+    return Image(
+        site.conv,
+        dtype,
+        site.zero_point,
+        dot.group if beyond else 0,
+        copied=beyond or dtype != site.dtype,
+    )
+
+
+def _flips(site: QConvSite, dot: Dot) -> bool:
+    """Say whether the instruction reads the other kind of 8 bits."""
+    return dot.activation not in (site.dtype, "int16")
+
+
+def _shift(site: QConvSite, dot: Dot) -> int:
+    """Return what the flip adds to every activation."""
+    if not _flips(site, dot):
+        return 0
+    return 128 if dot.activation == "uint8" else -128
