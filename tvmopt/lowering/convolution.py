@@ -27,11 +27,11 @@ def match_convolution(
     weight = ir.float_constant(call.args[1])
     if weight is None or call.attrs.data_layout != "NHWC" or call.attrs.out_layout != "NHWC":
         return None
-    weight = _as_ohwi(weight, call.attrs.kernel_layout)
+    weight = as_ohwi(weight, call.attrs.kernel_layout)
     if weight is None:
         return None
     x = call.args[0]
-    site = _site(call, ir.static_shape(x), weight)
+    site = conv_site(call, ir.static_shape(x), weight)
     tail = match_tail(graph, node, taken)
     site = replace(site, epilogue=tail.epilogue)
     covered = set(tail.covered)
@@ -59,14 +59,21 @@ def describe(site: ConvSite) -> str:
     return f"{kind} {kh}x{kw}/{sh}x{sw} {size} -> {site.out_channels}"
 
 
-def _as_ohwi(weight: np.ndarray, layout: str) -> np.ndarray | None:
+def as_ohwi(weight: np.ndarray, layout: str) -> np.ndarray | None:
     """Return the weight as (o, kh, kw, c / groups)."""
     if sorted(layout) != sorted("OHWI"):
         return None
     return weight.transpose([layout.index(axis) for axis in "OHWI"])
 
 
-def _site(call: relax.Call, shape: tuple[int, ...], weight: np.ndarray) -> ConvSite:
+def conv_site(call: relax.Call, shape: tuple[int, ...], weight: np.ndarray) -> ConvSite:
+    """Return the site of a convolution.
+
+    Args:
+        call: The NHWC convolution.
+        shape: Of its input.
+        weight: (o, kh, kw, c / groups).
+    """
     attrs = call.attrs
     n, h, w, c = shape
     return ConvSite(

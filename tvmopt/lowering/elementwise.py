@@ -12,7 +12,7 @@ from tvmopt import forms, ir
 from tvmopt.forms import Affine
 from tvmopt.kernels.epilogue import Epilogue, Operand
 from tvmopt.lowering.graph import Graph, Node
-from tvmopt.lowering.program import Arg, Input, Program
+from tvmopt.lowering.program import SUM, Arg, Input, Program
 
 BINARY = {
     "relax.add": "add",
@@ -100,7 +100,7 @@ def match_tail(
         planes: Whether the kernel reads operands that follow the two innermost axes alone.
         quantize: Whether the kernel can store integers.
     """
-    growth = _Growth(graph, anchor, planes, Program(), {anchor.var: 0})
+    growth = _Growth(graph, anchor, planes, Program(), {anchor.var: SUM})
     covered = {anchor.index}
     best = Tail(growth.program.copy(), frozenset(covered), anchor)
     while len(growth.program.steps) < MAX_STEPS and growth.program.output is None:
@@ -163,9 +163,7 @@ def _end(growth: _Growth, node: Node) -> bool:
     if found is None:
         return False
     x, how = found
-    steps = len(growth.program.steps)
-    last = f"step {steps - 1}" if steps else 0
-    if growth.values.get(x) != last or how.scale.ndim or how.dtype not in STORED:
+    if growth.values.get(x) != growth.program.last or how.scale.ndim or how.dtype not in STORED:
         return False
     growth.program.output = how
     return True

@@ -57,6 +57,11 @@ class Graph:
         """Return the binding of a variable; None for a parameter or a constant."""
         return self.makers.get(expr) if isinstance(expr, relax.Var) else None
 
+    def definition(self, expr: relax.Expr) -> relax.Expr:
+        """Return what a variable is bound to; anything else is its own definition."""
+        maker = self.maker(expr)
+        return expr if maker is None else maker.value
+
     def source(self, expr: relax.Expr) -> relax.Var | None:
         """Return the variable that a chain of aliases begins with; None if it is no variable."""
         if not isinstance(expr, relax.Var):

@@ -10,7 +10,8 @@ from tvm import relax
 from tvmopt.forms import Affine
 from tvmopt.kernels.epilogue import Epilogue, Operand, Requantize, Step
 
-Arg = int | float | str  # 0: the accumulator; a constant; "operand i" or "step i"
+SUM = "sum"  # the accumulator
+Arg = float | str  # a constant; or a value: SUM, "operand i" or "step i"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,6 +57,11 @@ class Program:
         self.inputs.append(value)
         return f"operand {len(self.inputs) - 1}"
 
+    @property
+    def last(self) -> Arg:
+        """The value that the program ends with."""
+        return f"step {len(self.steps) - 1}" if self.steps else SUM
+
     def copy(self) -> Program:
         """Return the program as it is now."""
         return Program(list(self.inputs), list(self.steps), self.output)
@@ -77,7 +83,7 @@ class Program:
                 values[f"step {i}"] = new.step(op, *args)
         if self.output is None:
             return new.numbered(None)
-        last = values[f"step {len(self.steps) - 1}"] if self.steps else 0
+        last = values.get(self.last, SUM)
         new.step("mul", last, 1.0 / float(self.output.scale))
         return new.numbered(requantize(self.output))
 
@@ -85,8 +91,10 @@ class Program:
         """Return the kernel's form of steps that are all its own."""
 
         def number(arg: Arg) -> int | float:
-            if not isinstance(arg, str):
+            if isinstance(arg, float):
                 return arg
+            if arg == SUM:
+                return 0
             kind, place = arg.split()
             return int(place) + (1 if kind == "operand" else 1 + len(self.inputs))
 

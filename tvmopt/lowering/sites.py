@@ -15,6 +15,7 @@ from tvmopt.lowering.graph import Graph, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
 from tvmopt.lowering.matmul import match_batch_matmul, match_linear
 from tvmopt.lowering.pooling import match_global_mean, match_pool
+from tvmopt.lowering.quantized_product import match_quantized_product
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.report import Report
@@ -24,6 +25,7 @@ Matcher = Callable[[Graph, Node, set[int], KernelCache], Replacement | None]
 
 # Tried in this order at each binding; the first that answers has the site.
 MATCHERS: tuple[Matcher, ...] = (
+    match_quantized_product,
     match_convolution,
     match_transposed_convolution,
     match_linear,

@@ -1,0 +1,118 @@
+"""Convolutions and matrix products of quantized tensors: exact integer kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+from tvm import relax
+
+from tvmopt import forms, ir
+from tvmopt.forms import Product
+from tvmopt.kernels import depthwise, qconv
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.qconv import QConvSite
+from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
+from tvmopt.lowering.elementwise import match_tail
+from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
+from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.requantize import integer_epilogue, take_bias
+
+TYPES = {"uint8": "qu8", "int8": "qs8"}
+
+
+def match_quantized_product(
+    graph: Graph, node: Node, taken: set[int], kernels: KernelCache
+) -> Replacement | None:
+    """Return the integer kernel for a convolution or a linear layer of quantized operands, or None.
+
+    Depthwise convolutions have kernels of their own.
+    """
+    product = forms.match_product(node.value, graph.definition)
+    if product is None or product.codes is None or product.data_how.dtype not in TYPES:
+        return None
+    found = _site(product)
+    if found is None:
+        return None
+    conv, weight = found
+    tail = match_tail(graph, node, taken)
+    unit = _unit(product)
+    program, bias = take_bias(tail.program, unit.astype(np.float32), conv.out_channels)
+    epilogue, inputs = integer_epilogue(program, unit, _limit(product, weight, bias))
+    site = QConvSite(
+        conv=replace(conv, epilogue=epilogue),
+        dtype=product.data_how.dtype,
+        zero_point=int(product.data_how.zero_point),
+        largest=int(np.abs(weight).max()),
+    )
+    how = qconv.config(site, kernels.target)
+    kernel = kernels.get(
+        qconv.qconv,
+        f"{how.dot.key}_{'gemm' if conv.pointwise else 'conv'}",
+        site,
+        how,
+        qconv.cycles(site, how, kernels.target),
+        types=f"{TYPES[site.dtype]}_qc{_bits(site.largest)}w",
+    )
+    packed = qconv.pack(weight, site, how), qconv.pack_bias(bias, weight, site, how)
+    tensors = tuple(read.value for read in inputs)
+    return Replacement(
+        site=describe(conv)
+        if _is_conv(product)
+        else f"linear {conv.width}x{conv.channels} @ {conv.channels}x{conv.out_channels}",
+        call=KernelCall(kernel=kernel, args=(product.data, *packed, *tensors)),
+        covered=tail.covered,
+        result=tail.result,
+        layer=node.var.name,
+    )
+
+
+def _is_conv(product: Product) -> bool:
+    return ir.is_call_to(product.call, "relax.nn.conv2d")
+
+
+def _site(product: Product) -> tuple[ConvSite, np.ndarray] | None:
+    """Return the convolution and its integer weights, (o, kh, kw, c / groups), zero at 0."""
+    codes, how = product.codes, product.weight_how
+    assert codes is not None, "the caller has asked for constant weights"
+    zero = how.along(how.zero_point, codes.ndim) if how.scale.ndim else how.zero_point
+    weight = codes.astype(np.int64) - zero
+    if not _is_conv(product):
+        return _linear(product.data, weight)
+    attrs = product.call.attrs
+    ordered = as_ohwi(weight, attrs.kernel_layout)
+    if ordered is None or attrs.data_layout != "NHWC" or attrs.out_layout != "NHWC":
+        return None
+    site = conv_site(product.call, ir.static_shape(product.data), ordered)
+    return None if depthwise.applies(site) else (site, ordered)
+
+
+def _linear(data: relax.Expr, weight: np.ndarray) -> tuple[ConvSite, np.ndarray] | None:
+    """Return a product with a matrix (k, n) as the convolution of one line by 1x1."""
+    shape = ir.static_shape(data)
+    if min(weight.ndim, len(shape)) < 2 or prod(weight.shape[:-2]) != 1:
+        return None
+    k, n = weight.shape[-2:]
+    site = ConvSite(
+        batch=1, height=1, width=prod(shape[:-1]), channels=k, out_channels=n, kernel=(1, 1)
+    )
+    return site, np.ascontiguousarray(weight.reshape(k, n).T).reshape(n, 1, 1, k)
+
+
+def _unit(product: Product) -> np.ndarray:
+    """Return what the sums count in, float64: () or one for each output channel."""
+    return np.float64(product.data_how.scale) * product.weight_how.scale.astype(np.float64)
+
+
+def _limit(product: Product, weight: np.ndarray, bias: np.ndarray) -> float:
+    """Return a bound on the magnitude of the sums."""
+    how = product.data_how
+    reach = max(how.high - int(how.zero_point), int(how.zero_point) - how.low)
+    sums = np.abs(weight).sum((1, 2, 3), dtype=np.float64) * reach
+    return float(np.max(sums + np.abs(bias)))
+
+
+def _bits(largest: int) -> int:
+    """Return the least width of signed weights up to that magnitude."""
+    return max(2, int(largest - 1).bit_length() + 1) if largest else 2
