@@ -102,23 +102,35 @@ def choose_range(
         share: For ``percentile``: in percent, in (50, 100].
 
     Raises:
-        OptionError: ``method`` is unknown, or searches a histogram too coarse for the levels.
+        OptionError: As ``check_range``.
     """
+    check_range(method, share, levels)
     if method == "minmax":
         return minmax(stats)
     if method == "moving_average":
         return moving_average(stats)
     if method == "percentile":
         return percentile(stats, share)
-    if method not in ("mse", "entropy"):
+    return mse(stats, levels) if method == "mse" else entropy(stats, levels)
+
+
+def check_range(method: str, share: float, levels: Levels) -> None:
+    """Check a method and what it is given.
+
+    Raises:
+        OptionError: ``method`` is unknown or searches a histogram too coarse for the levels, or
+            ``share`` is outside (50, 100].
+    """
+    if method not in get_args(RangeMethod):
         known = ", ".join(get_args(RangeMethod))
         raise OptionError(f"the range method must be one of {known}, got {method!r}")
-    if levels.steps > BINS // 4:
+    if not 50.0 < share <= 100.0:
+        raise OptionError(f"percentile must be in (50, 100], got {share!r}")
+    if method in ("mse", "entropy") and levels.steps > BINS // 4:
         raise OptionError(
             f"range method {method!r} must search for at most {BINS // 4} levels, got "
             f"{levels.steps + 1}; take 'minmax' or 'percentile'"
         )
-    return mse(stats, levels) if method == "mse" else entropy(stats, levels)
 
 
 def _least(stats: Statistics, loss: Callable[[float, float], float]) -> Range:

@@ -1,0 +1,264 @@
+"""Let layers compute with integers whose scales are fixed by calibration.
+
+Before::
+
+    y = conv2d | matmul(x, w);  z = add(y, b);  a = relu(z)
+
+After::
+
+    y = conv2d | matmul(dequantize(xq, sx, zx), dequantize(wq, sw, 0, axis))
+    z = add(y, dequantize(bq, sx * sw, 0));  a = relu(z)
+    aq = quantize(a, sa, za)            what read a reads dequantize(aq, sa, za)
+
+Which tensors are quantized says ``integer_flow``; what only moves elements works on the integers.
+Weights are symmetric, one scale an output or one a tensor; activations have one scale and, unless
+they are symmetric too, a zero point. Cost: a quarter of the bytes of weights and activations, and
+integer arithmetic where lowering has a kernel for it.
+
+Sources: B. Jacob et al., "Quantization and training of neural networks for efficient
+integer-arithmetic-only inference", CVPR 2018 (arXiv:1712.05877), section 2, for the form;
+R. Krishnamoorthi, arXiv:1806.08342, section 3, for doing it after training, and weights by
+channel; those of ``ranges`` and ``weight_grid`` for the scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmopt import forms, ir
+from tvmopt.calibration import Samples, Tap
+from tvmopt.errors import OptionError
+from tvmopt.passes.canonicalize.rebuild import Rebuild, is_plain, rebuild_main
+from tvmopt.passes.quantize.grid import (
+    Grid,
+    Levels,
+    affine_grid,
+    symmetric,
+    symmetric_grid,
+    unsigned,
+)
+from tvmopt.passes.quantize.integer_flow import IntegerFlow, find_flow
+from tvmopt.passes.quantize.integer_rewriter import IntegerRewriter
+from tvmopt.passes.quantize.layer_bits import LayerBits, bits_of, check_bits
+from tvmopt.passes.quantize.layers import (
+    Layer,
+    check_patterns,
+    find_layers,
+    select,
+    transposed_convolutions,
+)
+from tvmopt.passes.quantize.observe import observe
+from tvmopt.passes.quantize.ranges import COUNTING, RangeMethod, check_range, choose_range
+from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
+from tvmopt.report import Report
+
+RoundWeights = Callable[[str, np.ndarray, Grid], np.ndarray]
+"""Takes a layer's name, its weight and its grid; returns integers within the levels, same shape."""
+
+# A bias leaves the accumulators of a product as much room again: 2^30 of 255 * 127 are 33,000
+# products.
+_MOST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizeStaticOptions:
+    """How layers are quantized, and which.
+
+    Attributes:
+        weight_bits: Of the weights, from 2 to 8. 8 is -127 to 127; 7 is -64 to 64, the most whose
+            products with bytes add up in pairs within 16 bits.
+        sensitive_bits: The fewest for depthwise, first and last layers, from 2 to 8.
+        weight_granularity: One scale for each output ("channel"), or one ("tensor").
+        weight_method: How weights' scales are chosen.
+        activation_bits: Of the activations: 8.
+        activation_symmetric: Whether zero points are 0: int8 instead of uint8.
+        activation_range: How activations' ranges are chosen. Model inputs always keep theirs whole.
+        percentile: What "percentile" keeps unclipped, in percent, in (50, 100].
+        layers: Patterns of the layers to quantize, as of a shell.
+        rules: Bits for some layers; the last that matches decides.
+        skip: Layers to leave in floats, by name, and why.
+
+    Raises:
+        OptionError: An option is outside its domain.
+    """
+
+    weight_bits: int = 8
+    sensitive_bits: int = 8
+    weight_granularity: Literal["channel", "tensor"] = "channel"
+    weight_method: Method = "mse"
+    activation_bits: int = 8
+    activation_symmetric: bool = False
+    activation_range: RangeMethod = "minmax"
+    percentile: float = 99.99
+    layers: tuple[str, ...] = ("*",)
+    rules: tuple[LayerBits, ...] = ()
+    skip: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_bits("weight_bits", self.weight_bits)
+        check_bits("sensitive_bits", self.sensitive_bits)
+        if self.weight_granularity not in ("channel", "tensor"):
+            raise OptionError(
+                "weight_granularity must be 'channel' or 'tensor' in integer arithmetic, got "
+                f"{self.weight_granularity!r}; weights by group are stored by QuantizeWeights"
+            )
+        if self.activation_bits != 8:
+            raise OptionError(
+                f"activation_bits must be 8, got {self.activation_bits!r}; there are no integer "
+                "kernels for other activations, so leave sensitive layers in floats by 'skip'"
+            )
+        check_range(self.activation_range, self.percentile, self.activation_levels)
+        WeightChoice(levels=symmetric(8), method=self.weight_method)
+
+    @property
+    def activation_levels(self) -> Levels:
+        """The integers of activations."""
+        return symmetric(8) if self.activation_symmetric else unsigned(8)
+
+
+class QuantizeStatic:
+    """Quantize the layers that match, and note each decision in the report.
+
+    It is no TVM pass: what fails in one of those loses its type.
+    """
+
+    def __init__(
+        self,
+        options: QuantizeStaticOptions,
+        samples: Samples,
+        tap: Tap,
+        report: Report,
+        *,
+        round_weights: RoundWeights | None = None,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            options: How, and which layers.
+            samples: What the activations' ranges are taken from.
+            tap: Compiles modules for this machine.
+            report: Takes each decision.
+            round_weights: Rounds weights to their grids; None rounds each to the nearest.
+        """
+        self.options, self.samples, self.tap, self.report = options, samples, tap, report
+        self.round_weights = round_weights or (lambda _name, weight, grid: grid.quantize(weight))
+
+    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
+        """Return the quantized module; ``mod``, in canonical form, is left as it was.
+
+        Raises:
+            OptionError: A pattern matches no layer.
+            DataError: An activation is not finite on some sample.
+        """
+        if not is_plain(mod["main"]):
+            self._leave("main", "it has control flow or side effects")
+            return mod
+        mod = ir.unique_names(mod)
+        chosen = self._choose(mod["main"])
+        if not chosen:
+            return mod
+        layers = {var: choice.layer for var, choice in chosen.items()}
+        flow = find_flow(Rebuild(mod["main"], relax.BlockBuilder()), layers)
+        hows = self._calibrate(mod, flow)
+
+        def weight(layer: Layer, data: forms.Affine) -> forms.Dequantized:
+            return self._weight(chosen[layer.var], data)
+
+        return rebuild_main(mod, lambda graph: IntegerRewriter(graph, flow, hows, layers, weight))
+
+    def _choose(self, func: relax.Function) -> dict[relax.Var, _Choice]:
+        """Return the layers to quantize, and note those that are left."""
+        options, found = self.options, find_layers(func)
+        check_patterns(list(found.values()), [rule.pattern for rule in options.rules])
+        taken, left = select(found.values(), options.layers, options.skip)
+        for layer, reason in left:
+            self._leave(layer.name, reason)
+        for name in transposed_convolutions(func):
+            self._leave(name, "transposed convolutions have no integer form")
+        chosen = {}
+        for layer in taken:
+            bits, why = bits_of(layer, options.weight_bits, options.sensitive_bits, options.rules)
+            if bits is None:
+                self._leave(layer.name, why)
+            else:
+                chosen[layer.var] = _Choice(layer, bits, why)
+        return chosen
+
+    def _calibrate(self, mod: tvm.IRModule, flow: IntegerFlow) -> dict[str, forms.Affine]:
+        """Return what the integers of each tensor mean whose range is asked for, by its name."""
+        options, levels = self.options, self.options.activation_levels
+        names = sorted({var.name for var in flow.ranges.values()})
+        counted = options.activation_range in COUNTING
+        seen = observe(mod, names, self.samples, self.tap, counted=counted)
+        inputs = {param.name for param in mod["main"].params}
+        hows = {}
+        for name, stats in seen.items():
+            # Inputs often lie on a lattice of 256 values already, which only their range finds.
+            method = "minmax" if name in inputs else options.activation_range
+            low, high = choose_range(stats, method, levels, options.percentile)
+            if options.activation_symmetric:
+                hows[name] = affine_of(symmetric_grid(np.asarray(max(-low, high)), levels))
+            else:
+                hows[name] = affine_of(affine_grid(low, high, levels))
+        return hows
+
+    def _weight(self, choice: _Choice, data: forms.Affine) -> forms.Dequantized:
+        """Return a layer's weight in integers, and note it."""
+        options, layer = self.options, choice.layer
+        axis = layer.axis if options.weight_granularity == "channel" else None
+        levels = WeightChoice(levels=symmetric(choice.bits), method=options.weight_method)
+        grid = with_room_for_bias(weight_grid(layer.weight, levels, axis=axis), layer, data)
+        codes = self.round_weights(layer.name, layer.weight, grid)
+        why = f" ({choice.why})" if choice.why else ""
+        self.report.add(
+            "QuantizeStatic",
+            layer.name,
+            applied=True,
+            reason=f"{choice.bits}-bit weights by {options.weight_granularity}{why}, input "
+            f"{data.dtype} of step {float(data.scale):.3g} and zero point {int(data.zero_point)}",
+        )
+        return forms.Dequantized(codes=codes, how=affine_of(grid))
+
+    def _leave(self, site: str, reason: str) -> None:
+        self.report.add("QuantizeStatic", site, applied=False, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choice:
+    layer: Layer
+    bits: int
+    why: str
+
+
+def with_room_for_bias(grid: Grid, layer: Layer, data: forms.Affine) -> Grid:
+    """Return the grid with scales so large that each bias, in units of sx * sw, fits 31 bits.
+
+    An output whose weights are next to nothing beside its bias loses weights that do not matter.
+
+    Args:
+        grid: Of the layer's weight, by output or one scale.
+        layer: The layer.
+        data: How its input is quantized.
+    """
+    if layer.bias is None:
+        return grid
+    needed = np.abs(layer.bias).astype(np.float64) / (float(data.scale) * _MOST_BIAS)
+    if grid.axis is None:
+        needed = needed.max()
+    return replace(grid, scale=np.maximum(grid.scale, needed.astype(np.float32)))
+
+
+def affine_of(grid: Grid) -> forms.Affine:
+    """Return what a grid without groups means in the graph."""
+    return forms.Affine(
+        scale=grid.scale,
+        zero_point=grid.zero_point,
+        dtype=grid.levels.dtype,
+        axis=grid.axis or 0,
+    )
