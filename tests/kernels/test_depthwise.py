@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tvmopt.kernels import depthwise
 from tvmopt.kernels.conv import ConvSite
-from tvmopt.kernels.epilogue import Epilogue, Operand, Step
+from tvmopt.kernels.epilogue import Epilogue, Operand, Requantize, Step
 
 BIAS_RESIDUAL_RELU6 = Epilogue(
     (Operand.CHANNEL, Operand.TENSOR),
@@ -66,17 +66,109 @@ def test_any_depthwise_convolution_is_within_its_rounding(
     kit.after(site.epilogue, sums, extra).check(got)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
-@given(site=sites(), machine=st.sampled_from(["AVX2", "AVX512", "NEON"]))
-def test_a_tile_fits_the_line_and_the_channels(
-    kit: SimpleNamespace, site: ConvSite, machine: str
+SCALED = (Step("scale", (0, 1)),)
+RESIDUAL = (
+    Step("scale", (0, 1)),
+    Step("sub", (2, 131.0)),
+    Step("scale", (4, 0.0371)),
+    Step("add", (3, 5)),
+)
+TO_BYTES = Requantize(dtype="uint8", zero_point=7, low=7, high=250)
+INTEGER = {
+    "scaled": Epilogue((Operand.CHANNEL,), SCALED, ("float32",), TO_BYTES),
+    "residual": Epilogue(
+        (Operand.CHANNEL, Operand.TENSOR), RESIDUAL, ("float32", "uint8"), TO_BYTES
+    ),
+    "sums": Epilogue(),
+}
+
+
+@settings(derandomize=True, max_examples=8, deadline=None)
+@given(
+    site=sites(),
+    epilogue=st.sampled_from(sorted(INTEGER)),
+    dtype=st.sampled_from(["uint8", "int8"]),
+    zero=st.sampled_from([0.0, 0.4, 1.0]),
+)
+@example(case(1, 1, 5, 3, pads=(1, 1, 1, 1)), "residual", "uint8", 1.0)
+@example(case(9, 30, 24, 3, pads=(1, 1, 1, 1)), "scaled", "uint8", 0.0)  # two registers a pixel
+@example(case(9, 15, 19, 5, strides=(2, 2), pads=(1, 2, 2, 1)), "residual", "int8", 0.4)
+@example(case(8, 8, 16, 5, pads=(2, 2, 2, 2)), "sums", "uint8", 0.4)
+def test_integers_are_exact(
+    kit: SimpleNamespace, site: ConvSite, epilogue: str, dtype: str, zero: float
+) -> None:
+    info, rng = np.iinfo(dtype), np.random.default_rng(site.macs)
+    site = replace(
+        site,
+        epilogue=INTEGER[epilogue],
+        dtype=dtype,
+        zero_point=round(info.min + zero * (info.max - info.min)),
+    )
+    x = rng.choice([info.min, info.max, *rng.integers(info.min, info.max, 3)], site.input_shape)
+    x = x.astype(dtype)
+    weight = rng.integers(-128, 128, (site.channels, *site.kernel, 1)).astype(np.int8)
+    bias = rng.integers(-(10**6), 10**6, site.channels)
+    assert depthwise.exact(site, weight, bias)
+    sums = kit.convolution(x.astype(np.int64) - site.zero_point, weight.astype(np.int64), site)
+    scales = rng.uniform(1e-4, 1e-3, site.channels).astype(np.float32)
+    residual = rng.integers(0, 256, site.output_shape).astype(np.uint8)
+    extra = [scales, residual][: len(site.epilogue.operands)]
+    how = depthwise.config(site, kit.HERE)
+    func = depthwise.depthwise(site, how, "qu8_dwconv")
+    packed = depthwise.pack(weight).astype(np.float32)
+    got = kit.run(func, x, packed, bias.astype(np.float32), *extra)
+    assert np.array_equal(got, _requantized(epilogue, sums + bias, extra))
+
+
+def _requantized(epilogue: str, sums: np.ndarray, extra: list[np.ndarray]) -> np.ndarray:
+    """Return what the epilogue makes of exact sums; one float32 rounding an operation."""
+    value = sums.astype(np.float32)
+    if epilogue == "sums":
+        return value
+    value = value * extra[0]
+    if epilogue == "residual":
+        value = value + (extra[1].astype(np.float32) - np.float32(131)) * np.float32(0.0371)
+    assert value.dtype == np.float32
+    return np.clip(np.rint(value) + 7, 7, 250).astype(np.uint8)
+
+
+def test_sums_that_float32_cannot_hold_are_not_exact() -> None:
+    site = replace(case(9, 9, 2, 3), dtype="uint8", zero_point=128)
+    weight = np.full((2, 3, 3, 1), -128, np.int8)
+    room = 2**24 - 9 * 128 * 128
+    assert depthwise.exact(site, weight, np.array([room, -room]))
+    assert not depthwise.exact(site, weight, np.array([0, room + 1]))
+
+
+@pytest.mark.parametrize("machine", ["AVX2", "AVX512", "NEON"])
+@pytest.mark.parametrize("edge", [3, 5])
+def test_integers_are_multiplied_and_added_in_registers(
+    kit: SimpleNamespace, machine: str, edge: int
 ) -> None:
     target = getattr(kit, machine)
-    how = depthwise.config(site, target)
+    site = case(14, 14, 64, edge, pads=(edge // 2,) * 4, epilogue=INTEGER["scaled"], dtype="uint8")
+    func = depthwise.depthwise(site, depthwise.config(site, target), "qu8_dwconv")
+    loops = kit.hot_loops(func, target)
+    assert loops
+    assert not [line for loop in loops for line in loop.calls]
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    site=sites(),
+    machine=st.sampled_from(["AVX2", "AVX512", "NEON"]),
+    dtype=st.sampled_from(["float32", "uint8"]),
+)
+def test_a_tile_fits_the_line_and_the_channels(
+    kit: SimpleNamespace, site: ConvSite, machine: str, dtype: str
+) -> None:
+    target = getattr(kit, machine)
+    how = depthwise.config(replace(site, dtype=dtype), target)
     assert 1 <= how.pixels <= site.out_size[1]
     assert how.lanes * how.vectors <= site.channels
-    # Sums, and the weights of one line of taps, stay in registers with one input.
-    assert how.pixels * how.vectors + 1 <= target.vector_registers
+    # Sums stay in registers with one input; those of integers, one register of channels at a time.
+    sums = how.pixels * (how.vectors if dtype == "float32" else 1)
+    assert sums + 1 <= target.vector_registers
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ class ConvSite:
         groups: Groups of channels that do not see each other.
         planar: Whether the input is NCHW instead, as the graph's own inputs are.
         epilogue: What follows the convolution.
+        dtype: Element type of the input: "float32", or "uint8" or "int8" with weights that are
+            integers too.
+        zero_point: The input's integer that stands for 0; the padding's zeros are of that kind.
     """
 
     batch: int
@@ -38,6 +41,8 @@ class ConvSite:
     groups: int = 1
     planar: bool = False
     epilogue: Epilogue = STORE
+    dtype: str = "float32"
+    zero_point: int = 0
 
     @property
     def padded(self) -> tuple[int, int]:
