@@ -214,16 +214,24 @@ def run(target: CpuTarget, func: tirx.PrimFunc, *inputs: np.ndarray) -> np.ndarr
 
     What it never wrote is NaN in a float result, and so is what depends on a read out of bounds.
     """
+    return run_outputs(target, func, 1, *inputs)[0]
+
+
+def run_outputs(
+    target: CpuTarget, func: tirx.PrimFunc, count: int, *inputs: np.ndarray
+) -> list[np.ndarray]:
+    """Return the last ``count`` tensors of a kernel, as ``run`` does."""
     types = [
         (tuple(int(extent) for extent in param.shape), str(param.dtype)) for param in func.params
     ]
-    given = [_Guarded(*t, x.reshape(t[0])) for t, x in zip(types[:-1], inputs, strict=True)]
-    out = _Guarded(*types[-1])
-    build(func, target)["kernel"](*(x.tensor for x in given), out.tensor)
-    assert out.untouched(), "the kernel wrote outside its output"
+    given = [_Guarded(*t, x.reshape(t[0])) for t, x in zip(types[:-count], inputs, strict=True)]
+    outputs = [_Guarded(*t) for t in types[-count:]]
+    build(func, target)["kernel"](*(x.tensor for x in (*given, *outputs)))
+    for out in outputs:
+        assert out.untouched(), "the kernel wrote outside its output"
     for x, before in zip(given, inputs, strict=True):
         assert np.array_equal(x.inner.ravel(), before.ravel()), "the kernel wrote to an input"
-    return out.inner.copy()
+    return [out.inner.copy() for out in outputs]
 
 
 def apply(
@@ -340,5 +348,6 @@ def kit(here: CpuTarget) -> SimpleNamespace:
         loops=loops,
         operands=operands,
         run=partial(run, here),
+        run_outputs=partial(run_outputs, here),
         windows=windows,
     )

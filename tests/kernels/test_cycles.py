@@ -12,12 +12,16 @@ import pytest
 from tvmopt.kernels import (
     attention,
     batch_matmul,
+    code_gemm,
     conv,
     conv_transpose,
     depthwise,
     gemm,
     global_pool,
     pool,
+    quantize_rows,
+    weight_gemm,
+    weight_gemv,
     winograd,
 )
 from tvmopt.kernels.attention import AttentionSite
@@ -27,6 +31,9 @@ from tvmopt.kernels.conv_transpose import ConvTransposeSite
 from tvmopt.kernels.gemm import GemmSite
 from tvmopt.kernels.global_pool import GlobalMeanSite
 from tvmopt.kernels.pool import PoolSite
+from tvmopt.kernels.quantize_rows import QuantizeRowsSite
+from tvmopt.kernels.weight_code import IntCode
+from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.targets.description import CpuTarget
 
 MACHINES = ["AVX2", "AVX512", "NEON"]
@@ -136,6 +143,30 @@ def _global_mean(target: CpuTarget, batch: int, pixels: int, channels: int) -> f
     )
 
 
+def _weight_site(groups: int, m: int, n: int) -> WeightSite:
+    return WeightSite(m=m, k=32 * groups, n=40 * n, code=IntCode(4, 32, 8))
+
+
+def _weight_gemv(target: CpuTarget, blocks: int, groups: int, n: int) -> float:
+    site = _weight_site(blocks * groups, 1, n)
+    return weight_gemv.cycles(site, weight_gemv.config(site, target), target)
+
+
+def _weight_gemm(target: CpuTarget, m: int, groups: int, n: int) -> float:
+    site = _weight_site(groups, 6 * m, n)
+    return weight_gemm.cycles(site, weight_gemm.config(site, target), target)
+
+
+def _code_gemm(target: CpuTarget, m: int, groups: int, n: int) -> float:
+    site = _weight_site(groups, 4 * m, n)
+    return code_gemm.cycles(site, code_gemm.config(site, target), target)
+
+
+def _quantize_rows(target: CpuTarget, m: int, k: int, more: int) -> float:
+    site = QuantizeRowsSite(m=m, k=24 * k * more, smallest=1e-30)
+    return quantize_rows.cycles(site, quantize_rows.config(site, target), target)
+
+
 GENERATORS = [
     _conv,
     _planar_conv,
@@ -148,6 +179,10 @@ GENERATORS = [
     _attention,
     _pool,
     _global_mean,
+    _weight_gemv,
+    _weight_gemm,
+    _code_gemm,
+    _quantize_rows,
 ]
 EVERY = pytest.mark.parametrize("predict", GENERATORS, ids=lambda predict: predict.__name__[1:])
 
