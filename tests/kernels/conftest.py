@@ -301,7 +301,7 @@ def inner_loops(assembly: str) -> list[Loop]:
                 back.add((labels[jump[1]], i))
         for start, end in sorted(back):
             if not any((s, e) != (start, end) and start <= s and e <= end for s, e in back):
-                code = [line for line in lines[start : end + 1] if re.match(r"[a-z]\S*", line)]
+                code = [line for line in lines[start : end + 1] if re.match(r"(\{vex\})?\s*[a-z]\S*", line)]
                 found.append(Loop(tuple(code), stack))
     return found
 
@@ -345,6 +345,7 @@ def kit(here: CpuTarget) -> SimpleNamespace:
         convolution=convolution,
         gamma=gamma,
         hot_loops=hot_loops,
+        inner_loops=inner_loops,
         loops=loops,
         operands=operands,
         run=partial(run, here),
