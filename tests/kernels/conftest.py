@@ -301,7 +301,11 @@ def inner_loops(assembly: str) -> list[Loop]:
                 back.add((labels[jump[1]], i))
         for start, end in sorted(back):
             if not any((s, e) != (start, end) and start <= s and e <= end for s, e in back):
-                code = [line for line in lines[start : end + 1] if re.match(r"(\{vex\})?\s*[a-z]\S*", line)]
+                code = [
+                    line
+                    for line in lines[start : end + 1]
+                    if re.match(r"(\{vex\})?\s*[a-z]\S*", line)
+                ]
                 found.append(Loop(tuple(code), stack))
     return found
 
