@@ -51,6 +51,31 @@ def test_a_block_stays_in_level_2_or_the_weights_pass_once(
     assert small or (blocks.count == 1 and weight_bytes > kit.AVX2.l2_bytes // 2)
 
 
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(m=st.integers(8, 10_000), k=st.integers(1, 2048), n=st.integers(8, 2048))
+def test_weights_pass_once_where_the_whole_input_stays_in_level_2(
+    kit: SimpleNamespace, m: int, k: int, n: int
+) -> None:
+    target, weights, inputs = kit.AVX2, k * n * 4, m * k * 4
+    blocks = RowBlocks.choose(m, 4, (k + n) * 4, weights, target, input_bytes=inputs)
+    stays = inputs <= target.l2_bytes // 2 and weights > target.l1d_bytes
+    assert (
+        blocks.count == 1
+        if stays
+        else blocks == RowBlocks.choose(m, 4, (k + n) * 4, weights, target)
+    )
+
+
+def test_the_next_panel_is_fetched_where_the_first_pass_counts(kit: SimpleNamespace) -> None:
+    target = kit.AVX2
+    few, many = RowBlocks(240, 6, 10), RowBlocks(240, 6, 1)
+    assert (few.count, many.count) == (4, 40)
+    assert few.worth_prefetch(target.l1d_bytes + 4, target)
+    assert not few.worth_prefetch(target.l1d_bytes, target)
+    assert not many.worth_prefetch(2 * target.l2_bytes, target)
+    assert many.worth_prefetch(2 * target.l2_bytes + 4, target)
+
+
 def test_small_kernels_stay_on_one_thread() -> None:
     assert not worth_threads(THREAD_MACS - 1)
     assert worth_threads(THREAD_MACS)

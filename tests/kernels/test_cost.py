@@ -26,3 +26,13 @@ def test_a_level_further_out_is_slower(kit: SimpleNamespace) -> None:
         cost.L3_BYTES_PER_CYCLE,
         cost.MEMORY_BYTES_PER_CYCLE,
     ]
+
+
+def test_weights_too_large_to_share_level_3_come_from_memory_once(kit: SimpleNamespace) -> None:
+    target = kit.AVX2
+    kept = target.l3_bytes // 8
+    assert cost.weight_cycles(kept, 1, target) == kept / cost.L3_BYTES_PER_CYCLE
+    first = cost.weight_cycles(2 * kept, 1, target)
+    assert first == 2 * kept / cost.MEMORY_BYTES_PER_CYCLE
+    again = cost.weight_cycles(2 * kept, 3, target) - first
+    assert again == 2 * cost.stream_cycles(2 * kept, target)

@@ -60,8 +60,8 @@ def test_blocks_and_prefetch_do_not_change_the_product(
     check(kit, site, replace(how, rows=rows, prefetch=True, parallel=True))
 
 
-def test_weights_that_outrun_level_2_are_prefetched(kit: SimpleNamespace) -> None:
-    small, large = (gemm.config(GemmSite(m=1, k=512, n=n), kit.AVX2) for n in (128, 1024))
+def test_weights_that_outrun_level_1_are_prefetched(kit: SimpleNamespace) -> None:
+    small, large = (gemm.config(GemmSite(m=1, k=512, n=n), kit.AVX2) for n in (16, 1024))
     assert (small.prefetch, large.prefetch) == (False, True)
     func = gemm.gemm(GemmSite(m=1, k=512, n=1024), large, "f32_gemm")
     assert "prefetcht" in kit.build(func, kit.AVX2).inspect_source("asm")

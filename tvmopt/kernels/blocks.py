@@ -13,6 +13,8 @@ from tvmopt.targets.description import CpuTarget
 # a parked thread costs 2 to 5.
 THREAD_MACS = 200_000
 
+PREFETCH_BLOCKS = 4  # passes over the weights of which the first pays for prefetching in all
+
 
 def worth_threads(macs: int) -> bool:
     """Say whether a kernel of ``macs`` multiply-accumulates gains from a second thread."""
@@ -38,21 +40,49 @@ class RowBlocks:
 
     @classmethod
     def choose(
-        cls, m: int, rows: int, row_bytes: int, weight_bytes: int, target: CpuTarget
+        cls,
+        m: int,
+        rows: int,
+        row_bytes: int,
+        weight_bytes: int,
+        target: CpuTarget,
+        *,
+        input_bytes: int | None = None,
     ) -> RowBlocks:
         """Return blocks that stay in half of level 2 while every panel passes over them.
 
-        ``row_bytes`` are those of a row's input and output: a line of the output that two panels
-        share would come and go twice if the block were larger.
+        Weights are read once instead, with all rows in one block, where they are larger than half
+        of level 2, or where they outgrow level 1 and the whole input stays in half of level 2.
 
-        Weights larger than half of level 2 are read once instead, with all rows in one block.
+        Args:
+            m: Rows in all.
+            rows: Rows of a tile.
+            row_bytes: Of a row's input and output: a line of the output that two panels share would
+                come and go twice if the block were larger.
+            weight_bytes: Of all panels.
+            target: The machine.
+            input_bytes: Of all rows' input; None where the weights' size alone shall decide.
         """
         tiles = -(-m // rows)
         if weight_bytes > target.l2_bytes // 2 and m * row_bytes <= 8 * weight_bytes:
             return cls(m, rows, tiles)
+        stays = input_bytes is not None and input_bytes <= target.l2_bytes // 2
+        if stays and weight_bytes > target.l1d_bytes:
+            return cls(m, rows, tiles)
         most = max(1, min(tiles, target.l2_bytes // 4 // (rows * row_bytes)))
         # Blocks of one size: threads share them out.
         return cls(m, rows, -(-tiles // -(-tiles // most)))
+
+    def worth_prefetch(self, weight_bytes: int, target: CpuTarget) -> bool:
+        """Say whether the next panel should be fetched ahead.
+
+        What a kernel reads of its weights for the first time comes from beyond level 2, for the
+        rest of the network has passed since the last run. Later blocks find them nearer, and pay
+        for the instructions: so it is a matter of few blocks, or of weights that level 2 cannot
+        keep either.
+        """
+        few = self.count <= PREFETCH_BLOCKS and weight_bytes > target.l1d_bytes
+        return few or weight_bytes > 2 * target.l2_bytes
 
     @property
     def total(self) -> int:

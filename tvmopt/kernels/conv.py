@@ -11,6 +11,7 @@ the contiguous runs in place of its pointers are derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from tvm import tirx
@@ -33,7 +34,7 @@ class ConvConfig:
     Attributes:
         tile: The register tile: pixels by output channels.
         rows: Blocks of pixels; one block runs against all panels while it lies in level 2.
-        prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
+        prefetch: Whether the next panel is fetched ahead.
         parallel: Whether blocks are shared out among threads.
     """
 
@@ -49,10 +50,12 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
     tile = choose_tile(site.rows, columns, target, k=site.taps, line=Image(site).line)
     weights = site.taps * site.out_channels * 4
     row_bytes = (site.channels * site.strides[0] * site.strides[1] + site.out_channels) * 4
+    inputs = prod(site.input_shape) * 4
+    rows = RowBlocks.choose(site.rows, tile.rows, row_bytes, weights, target, input_bytes=inputs)
     return ConvConfig(
         tile=tile,
-        rows=RowBlocks.choose(site.rows, tile.rows, row_bytes, weights, target),
-        prefetch=weights > 2 * target.l2_bytes,
+        rows=rows,
+        prefetch=rows.worth_prefetch(weights, target),
         parallel=worth_threads(site.macs),
     )
 
@@ -61,7 +64,7 @@ def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: products, padded copy, and the weights' way in."""
     count = how.rows.total * site.groups * len(panels(site.out_channels // site.groups, how.tile))
     tiles = cost.tile_cycles(how.tile, count, site.taps, site.epilogue, target, Image(site).line)
-    fetch = cost.stream_cycles(site.taps * site.out_channels * 4, target) * how.rows.count
+    fetch = cost.weight_cycles(site.taps * site.out_channels * 4, how.rows.count, target)
     return (
         cost.CALL_CYCLES
         + max(tiles, fetch)

@@ -55,7 +55,7 @@ class GemmConfig:
     Attributes:
         tile: The register tile.
         rows: Blocks of rows; one block runs against all panels while it lies in level 2.
-        prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
+        prefetch: Whether the next panel is fetched ahead.
         parallel: Whether blocks are shared out among threads.
     """
 
@@ -68,11 +68,14 @@ class GemmConfig:
 def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     """Return the analytic choice for ``site``."""
     tile = choose_tile(site.m, site.n, target, k=site.k)
-    weights = site.k * site.n * 4
+    weights, inputs = site.k * site.n * 4, site.m * site.k * 4
+    rows = RowBlocks.choose(
+        site.m, tile.rows, (site.k + site.n) * 4, weights, target, input_bytes=inputs
+    )
     return GemmConfig(
         tile=tile,
-        rows=RowBlocks.choose(site.m, tile.rows, (site.k + site.n) * 4, weights, target),
-        prefetch=weights > 2 * target.l2_bytes,
+        rows=rows,
+        prefetch=rows.worth_prefetch(weights, target),
         parallel=worth_threads(site.macs),
     )
 
@@ -81,7 +84,7 @@ def cycles(site: GemmSite, how: GemmConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: tiles, or what they wait for."""
     count = how.rows.total * len(panels(site.n, how.tile))
     tiles = cost.tile_cycles(how.tile, count, site.k, site.epilogue, target)
-    fetch = cost.stream_cycles(site.k * site.n * 4, target) * how.rows.count
+    fetch = cost.weight_cycles(site.k * site.n * 4, how.rows.count, target)
     return cost.CALL_CYCLES + max(tiles, fetch)
 
 

@@ -103,7 +103,7 @@ def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
     products = cost.tile_cycles(how.tile, groups * panel_count, site.channels, STORE, target)
     vectors = count * (-(-site.channels // how.lanes) + -(-site.out_channels // how.lanes))
     weights = places * site.channels * site.out_channels * 4
-    fetch = cost.stream_cycles(weights, target) * blocks
+    fetch = cost.weight_cycles(weights, blocks, target)
     transforms = vectors * TRANSFORM_CYCLES[how.m]
     return cost.CALL_CYCLES + max(products, fetch) + transforms
 
