@@ -19,7 +19,7 @@ def test_every_layer_has_its_kernels_prediction(kit: SimpleNamespace) -> None:
         return emit(relax.op.nn.softmax(first, -1), "second")
 
     layers = predict_layers(kit.module(body, (64, 32)), get("x86-64-v3"))
-    assert list(layers)[0] == "first"
+    assert next(iter(layers)) == "first"
     assert len(layers) >= 2
     assert all(cycles > 0 for cycles in layers.values())
 
