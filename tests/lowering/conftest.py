@@ -241,16 +241,28 @@ def evaluate(mod: tvm.IRModule, *inputs: np.ndarray) -> list[tuple[np.ndarray, n
 
 
 @pytest.fixture
-def check(tmp_path: Path, here: CpuTarget) -> Callable[..., list[str]]:
-    """Lower, build, run, compare with the reference; return the kernels' names."""
+def execute(tmp_path: Path, here: CpuTarget) -> Callable[..., tuple[list[np.ndarray], list[str]]]:
+    """Lower, build and run; return the outputs and the kernels' names."""
 
-    def check_(mod: tvm.IRModule, *, of_peak: float = 0.0, **options: Any) -> list[str]:
+    def execute_(
+        mod: tvm.IRModule, *inputs: np.ndarray, **options: Any
+    ) -> tuple[list[np.ndarray], list[str]]:
         result, names = lowered(mod, target=here, **options)
-        inputs = [array(*ir.shape(var), seed=20 + i) for i, var in enumerate(mod["main"].params)]
         path = codegen.build(result, here, codegen.BuildMeta()).save(tmp_path / "model.so")
         with tvmopt.runtime.open(path) as net:
             got = net({spec.name: x for spec, x in zip(net.inputs, inputs, strict=True)})
-        found = list(got.values()) if isinstance(got, dict) else [got]
+        return list(got.values()) if isinstance(got, dict) else [got], names
+
+    return execute_
+
+
+@pytest.fixture
+def check(execute: Callable[..., tuple[list[np.ndarray], list[str]]]) -> Callable[..., list[str]]:
+    """Lower, build, run, compare with the reference; return the kernels' names."""
+
+    def check_(mod: tvm.IRModule, *, of_peak: float = 0.0, **options: Any) -> list[str]:
+        inputs = [array(*ir.shape(var), seed=20 + i) for i, var in enumerate(mod["main"].params)]
+        found, names = execute(mod, *inputs, **options)
         for out, (exact, bound) in zip(found, evaluate(mod, *inputs), strict=True):
             assert out.shape == exact.shape
             error = np.abs(out - exact)

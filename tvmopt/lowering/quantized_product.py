@@ -10,7 +10,7 @@ from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Product
-from tvmopt.kernels import depthwise, qconv
+from tvmopt.kernels import qconv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.qconv import QConvSite
 from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
@@ -25,21 +25,21 @@ TYPES = {"uint8": "qu8", "int8": "qs8"}
 def match_quantized_product(
     graph: Graph, node: Node, taken: set[int], kernels: KernelCache
 ) -> Replacement | None:
-    """Return the integer kernel for a convolution or a linear layer of quantized operands, or None.
+    """Return the integer kernel for a convolution or linear layer of quantized operands, or None.
 
-    Depthwise convolutions have kernels of their own.
+    Depthwise convolutions have a faster one of their own, tried before.
     """
     product = forms.match_product(node.value, graph.definition)
     if product is None or product.codes is None or product.data_how.dtype not in TYPES:
         return None
-    found = _site(product)
+    found = site_and_weight(product)
     if found is None:
         return None
     conv, weight = found
     tail = match_tail(graph, node, taken)
-    unit = _unit(product)
+    unit = unit_of(product)
     program, bias = take_bias(tail.program, unit.astype(np.float32), conv.out_channels)
-    epilogue, inputs = integer_epilogue(program, unit, _limit(product, weight, bias))
+    epilogue, inputs = integer_epilogue(program, unit, limit_of(product, weight, bias))
     site = QConvSite(
         conv=replace(conv, epilogue=epilogue),
         dtype=product.data_how.dtype,
@@ -53,7 +53,7 @@ def match_quantized_product(
         site,
         how,
         qconv.cycles(site, how, kernels.target),
-        types=f"{TYPES[site.dtype]}_qc{_bits(site.largest)}w",
+        types=f"{TYPES[site.dtype]}_qc{weight_bits(site.largest)}w",
     )
     packed = qconv.pack(weight, site, how), qconv.pack_bias(bias, weight, site, how)
     tensors = tuple(read.value for read in inputs)
@@ -72,7 +72,7 @@ def _is_conv(product: Product) -> bool:
     return ir.is_call_to(product.call, "relax.nn.conv2d")
 
 
-def _site(product: Product) -> tuple[ConvSite, np.ndarray] | None:
+def site_and_weight(product: Product) -> tuple[ConvSite, np.ndarray] | None:
     """Return the convolution and its integer weights, (o, kh, kw, c / groups), zero at 0."""
     codes, how = product.codes, product.weight_how
     assert codes is not None, "the caller has asked for constant weights"
@@ -85,7 +85,7 @@ def _site(product: Product) -> tuple[ConvSite, np.ndarray] | None:
     if ordered is None or attrs.data_layout != "NHWC" or attrs.out_layout != "NHWC":
         return None
     site = conv_site(product.call, ir.static_shape(product.data), ordered)
-    return None if depthwise.applies(site) else (site, ordered)
+    return site, ordered
 
 
 def _linear(data: relax.Expr, weight: np.ndarray) -> tuple[ConvSite, np.ndarray] | None:
@@ -100,12 +100,12 @@ def _linear(data: relax.Expr, weight: np.ndarray) -> tuple[ConvSite, np.ndarray]
     return site, np.ascontiguousarray(weight.reshape(k, n).T).reshape(n, 1, 1, k)
 
 
-def _unit(product: Product) -> np.ndarray:
+def unit_of(product: Product) -> np.ndarray:
     """Return what the sums count in, float64: () or one for each output channel."""
     return np.float64(product.data_how.scale) * product.weight_how.scale.astype(np.float64)
 
 
-def _limit(product: Product, weight: np.ndarray, bias: np.ndarray) -> float:
+def limit_of(product: Product, weight: np.ndarray, bias: np.ndarray) -> float:
     """Return a bound on the magnitude of the sums."""
     how = product.data_how
     reach = max(how.high - int(how.zero_point), int(how.zero_point) - how.low)
@@ -113,6 +113,6 @@ def _limit(product: Product, weight: np.ndarray, bias: np.ndarray) -> float:
     return float(np.max(sums + np.abs(bias)))
 
 
-def _bits(largest: int) -> int:
+def weight_bits(largest: int) -> int:
     """Return the least width of signed weights up to that magnitude."""
     return max(2, int(largest - 1).bit_length() + 1) if largest else 2

@@ -1,0 +1,61 @@
+"""Depthwise convolutions of quantized tensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tvmopt import forms
+from tvmopt.kernels import depthwise
+from tvmopt.lowering.convolution import describe
+from tvmopt.lowering.elementwise import match_tail
+from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
+from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.quantized_product import TYPES, limit_of, site_and_weight, unit_of
+from tvmopt.lowering.requantize import integer_epilogue, take_bias
+
+
+def match_quantized_depthwise(
+    graph: Graph, node: Node, taken: set[int], kernels: KernelCache
+) -> Replacement | None:
+    """Return the kernel for a depthwise convolution of quantized operands, or None.
+
+    None also where a sum could leave what float32 holds exactly, which takes a bias near 2**24:
+    kernels that add up in int32 then have it.
+    """
+    product = forms.match_product(node.value, graph.definition)
+    if product is None or product.codes is None or product.data_how.dtype not in TYPES:
+        return None
+    found = site_and_weight(product)
+    if found is None or not depthwise.applies(found[0]):
+        return None
+    site, weight = found
+    tail = match_tail(graph, node, taken)
+    unit = unit_of(product)
+    program, bias = take_bias(tail.program, unit.astype(np.float32), site.out_channels)
+    epilogue, inputs = integer_epilogue(program, unit, limit_of(product, weight, bias))
+    zero_point = int(product.data_how.zero_point)
+    site = replace(site, epilogue=epilogue, dtype=product.data_how.dtype, zero_point=zero_point)
+    if not depthwise.exact(site, weight, bias):
+        return None
+    how = depthwise.config(site, kernels.target)
+    kernel = kernels.get(
+        depthwise.depthwise,
+        "dwconv",
+        site,
+        how,
+        depthwise.cycles(site, how, kernels.target),
+        types=f"{TYPES[site.dtype]}_qc8w",
+    )
+    packed = depthwise.pack(weight).astype(np.float32), bias.astype(np.float32)
+    return Replacement(
+        site=describe(site),
+        call=KernelCall(
+            kernel=kernel,
+            args=(product.data, *packed, *(read.value for read in inputs)),
+        ),
+        covered=tail.covered,
+        result=tail.result,
+        layer=node.var.name,
+    )
