@@ -14,10 +14,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
 MODELS = CACHE / "models"
+DATA = CACHE / "data"
 
 
 class FetchError(Exception):
-    """A model cannot be had here; the message is one line and names the model or the package."""
+    """A model or data cannot be had here; the message is one line and names it or the package."""
 
 
 def run(subject: str, command: Sequence[str], cwd: str | None = None) -> None:

@@ -18,9 +18,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.zoo.cache import MODELS, FetchError, lock, sha256, write
-from benchmarks.zoo.catalogue import Model, UnknownModelError, load_catalogue, select
-from benchmarks.zoo.exports import export, export_key
+from benchmarks.zoo.cache import DATA, MODELS, FetchError, lock, sha256, write
+from benchmarks.zoo.catalogue import (
+    Model,
+    UnknownModelError,
+    load_catalogue,
+    load_datasets,
+    select,
+)
+from benchmarks.zoo.exports import data_key, export, export_data, export_key, is_made
 from benchmarks.zoo.registries import read_checked
 
 
@@ -51,6 +57,26 @@ def fetch(model_id: str) -> Path:
     if model_id not in catalogue:
         raise UnknownModelError(f"a model must be one of {', '.join(catalogue)}, got {model_id!r}")
     return _fetch(catalogue[model_id])
+
+
+def fetch_data(dataset_id: str) -> Path:
+    """Return the path of a data set's arrays, an ``.npz`` file, after making it if need be.
+
+    Raises:
+        UnknownModelError: The catalogue has no such id.
+        FetchError: As for models.
+    """
+    datasets = load_datasets()
+    if dataset_id not in datasets:
+        raise UnknownModelError(f"data must be one of {', '.join(datasets)}, got {dataset_id!r}")
+    dataset = datasets[dataset_id]
+    out, key = DATA / f"{dataset_id}.npz", data_key(dataset)
+    if not is_made(out, key):
+        DATA.mkdir(parents=True, exist_ok=True)
+        with lock():
+            if not is_made(out, key):  # another process may have made it meanwhile
+                export_data(dataset, out)
+    return out
 
 
 def try_fetch(model: Model) -> FetchResult:
@@ -87,18 +113,16 @@ def _fetch(model: Model) -> Path:
 def _is_cached(model: Model, out: Path) -> bool:
     if model.exporter is None:
         return out.exists() and sha256(out.read_bytes()) == model.files[0].sha256
-    stamp = out.with_suffix(".json")
-    if not (out.exists() and stamp.exists()):
-        return False
-    expected = {"key": export_key(model), "sha256": sha256(out.read_bytes())}
-    return bool(json.loads(stamp.read_text(encoding="utf-8")) == expected)
+    return is_made(out, export_key(model))
 
 
 def main() -> int:
     """Fetch what the command line names; return 0, 1 (some were skipped), 2 or 130."""
     parser = argparse.ArgumentParser(description="Fetch the zoo's models into its cache.")
     parser.add_argument("ids", nargs="*", help="models by id (default: the group, or all)")
-    parser.add_argument("--group", choices=["main", "later"], help="all models of a group")
+    parser.add_argument(
+        "--group", choices=["main", "later", "accuracy"], help="all models of a group"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
     try:

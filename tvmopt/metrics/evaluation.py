@@ -10,6 +10,7 @@ import numpy as np
 
 from tvmopt.errors import DataError, OptionError
 from tvmopt.metrics.accuracy import accuracy
+from tvmopt.metrics.agreement import same_class
 from tvmopt.metrics.closeness import Closeness, closeness
 from tvmopt.metrics.confusion import cells, confusion
 from tvmopt.metrics.f1 import f1
@@ -203,7 +204,7 @@ def _error(name: str, scores: np.ndarray, other: np.ndarray, labels: np.ndarray)
 def _agreement(scores: np.ndarray | None, other: np.ndarray | None) -> float | None:
     if scores is None or other is None:
         return None
-    return float(np.mean(scores.argmax(axis=1) == other.argmax(axis=1)))
+    return float(np.mean(same_class(scores, other)))
 
 
 def _closeness(outputs: Arrays, reference: Arrays | None) -> dict[str, Closeness]:
