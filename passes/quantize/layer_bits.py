@@ -1,4 +1,4 @@
-"""With how many bits the weights of each layer are stored.
+"""Which layers a pass takes, and with how many bits their weights are stored.
 
 Layers that see the input, that give the result, and depthwise ones have few weights and feel the
 rounding most; they keep 8 bits unless a rule says otherwise.
@@ -9,11 +9,13 @@ Source: M. Nagel et al., "A white paper on neural network quantization", arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tvm import relax
 
 from tvmopt.errors import OptionError
-from tvmopt.passes.quantize.layers import Layer
+from tvmopt.passes.quantize.layers import Layer, check_patterns, find_layers, select
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,45 @@ class LayerBits:
             check_bits("bits", self.bits)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerChoice:
+    """Which layers to take.
+
+    Attributes:
+        bits: Of most layers' weights.
+        sensitive_bits: The fewest for depthwise, first and last layers.
+        layers: Patterns of the layers to take.
+        rules: Bits for some layers; the last that matches decides.
+        skip: Layers to leave, by name, and why.
+    """
+
+    bits: int
+    sensitive_bits: int
+    layers: Sequence[str] = ("*",)
+    rules: Sequence[LayerBits] = ()
+    skip: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Chosen:
+    """A layer that is taken.
+
+    Attributes:
+        layer: The layer.
+        bits: Of its weights.
+        why: Why that many, where it is not what most get.
+    """
+
+    layer: Layer
+    bits: int
+    why: str = ""
+
+    @property
+    def described(self) -> str:
+        """Say how many bits, and why."""
+        return f"{self.bits}-bit weights" + (f" ({self.why})" if self.why else "")
+
+
 def check_bits(name: str, bits: int) -> None:
     """Check the number of bits of weights.
 
@@ -46,22 +87,33 @@ def check_bits(name: str, bits: int) -> None:
         raise OptionError(f"{name} must be from 2 to 8, got {bits!r}")
 
 
-def bits_of(
-    layer: Layer, bits: int, sensitive_bits: int, rules: Sequence[LayerBits]
-) -> tuple[int | None, str]:
-    """Return the bits of a layer's weights, None for floats, and why where it is not ``bits``.
+def choose_layers(
+    func: relax.Function, choice: LayerChoice
+) -> tuple[list[Chosen], list[tuple[str, str]]]:
+    """Return the layers of a function to take, and the names of the others with the reason.
 
-    Args:
-        layer: The layer.
-        bits: For most layers.
-        sensitive_bits: The fewest for depthwise, first and last layers.
-        rules: The last that matches decides.
+    Raises:
+        OptionError: A pattern matches no layer.
     """
-    for rule in reversed(rules):
-        if layer.matches(rule.pattern):
-            return rule.bits, f"rule {rule.pattern!r}"
+    every = list(find_layers(func).values())
+    check_patterns(every, [rule.pattern for rule in choice.rules])
+    taken, left = select(every, choice.layers, choice.skip)
+    reasons = [(layer.name, reason) for layer, reason in left]
+    chosen = []
+    for layer in taken:
+        rule = next((r for r in reversed(choice.rules) if layer.matches(r.pattern)), None)
+        if rule is None:
+            chosen.append(_by_kind(layer, choice))
+        elif rule.bits is None:
+            reasons.append((layer.name, f"rule {rule.pattern!r}"))
+        else:
+            chosen.append(Chosen(layer=layer, bits=rule.bits, why=f"rule {rule.pattern!r}"))
+    return chosen, reasons
+
+
+def _by_kind(layer: Layer, choice: LayerChoice) -> Chosen:
     kinds = (("depthwise", layer.depthwise), ("first", layer.first), ("last", layer.last))
     kind = next((name for name, holds in kinds if holds), None)
-    if kind is not None and sensitive_bits > bits:
-        return sensitive_bits, f"{kind} layer"
-    return bits, ""
+    if kind is None or choice.sensitive_bits <= choice.bits:
+        return Chosen(layer=layer, bits=choice.bits)
+    return Chosen(layer=layer, bits=choice.sensitive_bits, why=f"{kind} layer")

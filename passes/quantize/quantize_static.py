@@ -23,7 +23,7 @@ channel; those of ``ranges`` and ``weight_grid`` for the scales.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -45,21 +45,19 @@ from tvmopt.passes.quantize.grid import (
 )
 from tvmopt.passes.quantize.integer_flow import IntegerFlow, find_flow
 from tvmopt.passes.quantize.integer_rewriter import IntegerRewriter
-from tvmopt.passes.quantize.layer_bits import LayerBits, bits_of, check_bits
-from tvmopt.passes.quantize.layers import (
-    Layer,
-    check_patterns,
-    find_layers,
-    select,
-    transposed_convolutions,
+from tvmopt.passes.quantize.layer_bits import (
+    Chosen,
+    LayerBits,
+    LayerChoice,
+    check_bits,
+    choose_layers,
 )
+from tvmopt.passes.quantize.layers import Layer, transposed_convolutions
 from tvmopt.passes.quantize.observe import observe
 from tvmopt.passes.quantize.ranges import COUNTING, RangeMethod, check_range, choose_range
+from tvmopt.passes.quantize.store_weight import RoundWeights, affine_of, to_nearest
 from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
 from tvmopt.report import Report
-
-RoundWeights = Callable[[str, np.ndarray, Grid], np.ndarray]
-"""Takes a layer's name, its weight and its grid; returns integers within the levels, same shape."""
 
 # A bias leaves the accumulators of a product as much room again: 2^30 of 255 * 127 are 33,000
 # products.
@@ -135,7 +133,7 @@ class QuantizeStatic:
         tap: Tap,
         report: Report,
         *,
-        round_weights: RoundWeights | None = None,
+        round_weights: RoundWeights = to_nearest,
     ) -> None:
         """Take what is needed.
 
@@ -144,10 +142,10 @@ class QuantizeStatic:
             samples: What the activations' ranges are taken from.
             tap: Compiles modules for this machine.
             report: Takes each decision.
-            round_weights: Rounds weights to their grids; None rounds each to the nearest.
+            round_weights: Rounds weights to their grids.
         """
         self.options, self.samples, self.tap, self.report = options, samples, tap, report
-        self.round_weights = round_weights or (lambda _name, weight, grid: grid.quantize(weight))
+        self.round_weights = round_weights
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         """Return the quantized module; ``mod``, in canonical form, is left as it was.
@@ -160,10 +158,10 @@ class QuantizeStatic:
             self._leave("main", "it has control flow or side effects")
             return mod
         mod = ir.unique_names(mod)
-        chosen = self._choose(mod["main"])
+        chosen = {one.layer.var: one for one in self._choose(mod["main"])}
         if not chosen:
             return mod
-        layers = {var: choice.layer for var, choice in chosen.items()}
+        layers = {var: one.layer for var, one in chosen.items()}
         flow = find_flow(Rebuild(mod["main"], relax.BlockBuilder()), layers)
         hows = self._calibrate(mod, flow)
 
@@ -172,22 +170,21 @@ class QuantizeStatic:
 
         return rebuild_main(mod, lambda graph: IntegerRewriter(graph, flow, hows, layers, weight))
 
-    def _choose(self, func: relax.Function) -> dict[relax.Var, _Choice]:
+    def _choose(self, func: relax.Function) -> list[Chosen]:
         """Return the layers to quantize, and note those that are left."""
-        options, found = self.options, find_layers(func)
-        check_patterns(list(found.values()), [rule.pattern for rule in options.rules])
-        taken, left = select(found.values(), options.layers, options.skip)
-        for layer, reason in left:
-            self._leave(layer.name, reason)
+        options = self.options
+        choice = LayerChoice(
+            bits=options.weight_bits,
+            sensitive_bits=options.sensitive_bits,
+            layers=options.layers,
+            rules=options.rules,
+            skip=options.skip,
+        )
+        chosen, left = choose_layers(func, choice)
+        for name, reason in left:
+            self._leave(name, reason)
         for name in transposed_convolutions(func):
             self._leave(name, "transposed convolutions have no integer form")
-        chosen = {}
-        for layer in taken:
-            bits, why = bits_of(layer, options.weight_bits, options.sensitive_bits, options.rules)
-            if bits is None:
-                self._leave(layer.name, why)
-            else:
-                chosen[layer.var] = _Choice(layer, bits, why)
         return chosen
 
     def _calibrate(self, mod: tvm.IRModule, flow: IntegerFlow) -> dict[str, forms.Affine]:
@@ -208,32 +205,24 @@ class QuantizeStatic:
                 hows[name] = affine_of(affine_grid(low, high, levels))
         return hows
 
-    def _weight(self, choice: _Choice, data: forms.Affine) -> forms.Dequantized:
+    def _weight(self, chosen: Chosen, data: forms.Affine) -> forms.Dequantized:
         """Return a layer's weight in integers, and note it."""
-        options, layer = self.options, choice.layer
+        options, layer = self.options, chosen.layer
         axis = layer.axis if options.weight_granularity == "channel" else None
-        levels = WeightChoice(levels=symmetric(choice.bits), method=options.weight_method)
-        grid = with_room_for_bias(weight_grid(layer.weight, levels, axis=axis), layer, data)
+        choice = WeightChoice(levels=symmetric(chosen.bits), method=options.weight_method)
+        grid = with_room_for_bias(weight_grid(layer.weight, choice, axis=axis), layer, data)
         codes = self.round_weights(layer.name, layer.weight, grid)
-        why = f" ({choice.why})" if choice.why else ""
         self.report.add(
             "QuantizeStatic",
             layer.name,
             applied=True,
-            reason=f"{choice.bits}-bit weights by {options.weight_granularity}{why}, input "
-            f"{data.dtype} of step {float(data.scale):.3g} and zero point {int(data.zero_point)}",
+            reason=f"{chosen.described} by {options.weight_granularity}, input {data.dtype} of "
+            f"step {float(data.scale):.3g} and zero point {int(data.zero_point)}",
         )
         return forms.Dequantized(codes=codes, how=affine_of(grid))
 
     def _leave(self, site: str, reason: str) -> None:
         self.report.add("QuantizeStatic", site, applied=False, reason=reason)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Choice:
-    layer: Layer
-    bits: int
-    why: str
 
 
 def with_room_for_bias(grid: Grid, layer: Layer, data: forms.Affine) -> Grid:
@@ -252,13 +241,3 @@ def with_room_for_bias(grid: Grid, layer: Layer, data: forms.Affine) -> Grid:
     if grid.axis is None:
         needed = needed.max()
     return replace(grid, scale=np.maximum(grid.scale, needed.astype(np.float32)))
-
-
-def affine_of(grid: Grid) -> forms.Affine:
-    """Return what a grid without groups means in the graph."""
-    return forms.Affine(
-        scale=grid.scale,
-        zero_point=grid.zero_point,
-        dtype=grid.levels.dtype,
-        axis=grid.axis or 0,
-    )

@@ -36,6 +36,9 @@ COUNTING: tuple[RangeMethod, ...] = ("percentile", "mse", "entropy")
 
 _SHARES = np.geomspace(0.02, 1.0, 100)  # Of an end, where ends are searched: 4 % apart.
 
+# A bin is a point mass if it holds this many times what the bins within reach hold on average.
+_SPIKE, _REACH = 4.0, 8
+
 
 def minmax(stats: Statistics) -> Range:
     """Return the least and the greatest value seen."""
@@ -81,11 +84,17 @@ def mse(stats: Statistics, levels: Levels) -> Range:
 
 
 def entropy(stats: Statistics, levels: Levels) -> Range:
-    """Return the range whose grid keeps most of the distribution, as far as the bins tell."""
+    """Return the range whose grid keeps most of the distribution, as far as the bins tell.
+
+    Point masses, such as the zeros of a rectifier or what a constant background gives, count
+    within the range no more than a few times their neighbours: how they fall into a level is luck,
+    and they would drown all else (TensorRT does so with the bin of zero).
+    """
     centers, counts = stats.histogram.centers(), stats.histogram.counts.astype(np.float64)
+    smooth = np.minimum(counts, _SPIKE * _beside(counts))
 
     def loss(low: float, high: float) -> float:
-        return _divergence(centers, counts, low, high, levels)
+        return _divergence(centers, counts, smooth, low, high, levels)
 
     return _least(stats, loss)
 
@@ -145,8 +154,21 @@ def _least(stats: Statistics, loss: Callable[[float, float], float]) -> Range:
     return low * down, high * up
 
 
+def _beside(counts: np.ndarray) -> np.ndarray:
+    """Return the mean count of the bins beside each that hold values."""
+    kernel = np.ones(2 * _REACH + 1)
+    kernel[_REACH] = 0.0
+    held = np.convolve(counts > 0, kernel, "same")
+    return np.convolve(counts, kernel, "same") / np.maximum(held, 1.0)
+
+
 def _divergence(
-    centers: np.ndarray, counts: np.ndarray, low: float, high: float, levels: Levels
+    centers: np.ndarray,
+    counts: np.ndarray,
+    smooth: np.ndarray,
+    low: float,
+    high: float,
+    levels: Levels,
 ) -> float:
     """Return KL(P || Q): P the values clipped to the range, Q what its levels leave of them.
 
@@ -155,7 +177,7 @@ def _divergence(
     """
     grid = affine_grid(low, high, levels)
     inside = (centers >= low) & (centers <= high)
-    kept = np.where(inside, counts, 0.0)
+    kept = np.where(inside, smooth, 0.0)
     if not kept.any():
         return np.inf
     clipped = kept.copy()

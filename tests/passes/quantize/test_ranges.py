@@ -110,6 +110,11 @@ def test_entropy_clips_outliers_and_keeps_a_uniform_range() -> None:
     assert entropy(_stats(uniform), LEVELS)[1] > 0.9
 
 
+def test_entropy_does_not_mind_the_zeros_of_a_rectifier() -> None:
+    values = np.clip(np.random.default_rng(0).normal(-1, 2, 100_000), 0, 6)
+    assert entropy(_stats(values), LEVELS)[1] > 4.0
+
+
 def test_entropy_moves_each_end_on_its_own() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(size=50_000), [200.0]])
