@@ -22,7 +22,7 @@ import math
 import tvm
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -52,12 +52,25 @@ class _Canonicalizer:
         if len(rows) == 1 or len(matrix) == 1:
             self._note(var, reason="a vector is a matrix of one row or column")
             return self._vector(var, value)
-        batch, array = matrix[:-2], ir.constant(weight)
-        if array is not None and batch and math.prod(batch) == 1 and len(rows) >= len(matrix):
-            self._note(var, reason="the batch of the constant has one element")
-            plain = relax.const(array.reshape(matrix[-2:]), ir.dtype(weight))
-            return ir.with_changes(value, [x, plain])
-        return value
+        batch = matrix[:-2]
+        if not batch or math.prod(batch) != 1 or len(rows) < len(matrix):
+            return value
+        plain = self._without_batch(weight, matrix[-2:], f"{var.name}_weight")
+        if plain is None:
+            return value
+        self._note(var, reason="the batch of the constant has one element")
+        return ir.with_changes(value, [x, plain])
+
+    def _without_batch(
+        self, weight: relax.Expr, shape: tuple[int, ...], name: str
+    ) -> relax.Expr | None:
+        """Return a constant, perhaps one kept in fewer bits, as a matrix; None for others."""
+        array = ir.constant(weight)
+        if array is not None:
+            return relax.const(array.reshape(shape), ir.dtype(weight))
+        stored = forms.match_stored(weight, self.graph.definition)
+        matrix = None if stored is None else stored.reshaped(shape)
+        return None if matrix is None else matrix.build(self.graph.emit, name)
 
     def _vector(self, var: relax.Var, call: relax.Call) -> relax.Call:
         """Give a vector on the left a row, one on the right a column, and take it off again."""

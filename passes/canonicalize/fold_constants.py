@@ -12,10 +12,15 @@ After::
 Cost: nothing at run time; the module may grow, which an option bounds.
 
 Some constant expressions stay, because lowering recognises them and folding would undo what a
-compression has saved: ``quantize`` / ``dequantize`` (TVM's own ``FoldConstant`` turns
-``dequantize(int8 constant)`` into floats), ``take`` by 8-bit indices, which is a codebook, and a
-matrix of 8-bit integers made wider, which is the weight of an integer matmul. Nothing that reads
-their results is constant, so nothing folds across them.
+compression has saved: what decodes a constant that is kept in fewer bits. That is ``dequantize``
+(TVM's own ``FoldConstant`` turns ``dequantize(int8 constant)`` into floats), a cast of 8 or 16 bits
+to more, and ``take`` by 8-bit indices, which is a codebook. Nothing that reads their results is
+constant, so nothing folds across them. The exceptions are numbers and vectors that nothing but
+elementwise operators and norms read (a constant that a quantizer met beside the data): a kernel has
+them as floats, and the bytes are few. A bias in int32, added to a convolution or matrix product, is
+none of those: integer kernels start their sums with it.
+
+``quantize`` of a constant is folded as any other operator.
 
 Source: none; the textbook transformation. What only moves or casts elements is done by NumPy; all
 arithmetic is left to TVM itself, so that a folded value is what the kernel would have computed.
@@ -32,12 +37,20 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.errors import OptionError
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main, variables
 from tvmopt.report import Report
 
-_NEVER = ("relax.quantize", "relax.dequantize")
+_PRODUCTS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul")
+# What has floats as its constants, in kernels of quantized data too.
+_WITH_FLOATS = frozenset({
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where", "nn.prelu"),
+    *("nn.batch_norm", "nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm"),
+})  # fmt: skip
+_NARROW = ("int8", "uint8", "int16", "uint16", "float16", "bfloat16")
+_BITS = {"int8": 8, "uint8": 8} | dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 16)
+_MOVING = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.permute_dims")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +100,7 @@ class _Folder:
         )
 
     def __call__(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        if not _is_foldable(value, var):
+        if not _is_foldable(value, var) or (_decodes(value) and not self._is_small(var)):
             return value
         operands = set(_constants(value))
         freed = sum(_bytes(c) for c in operands if self.shared[c] <= 1)
@@ -106,6 +119,39 @@ class _Folder:
         self.shared[folded] = self.graph.readers[var]
         self._note(var, applied=True, reason="every operand is a constant")
         return folded
+
+    def _is_small(self, var: relax.Var) -> bool:
+        """Say whether a decoded constant is a vector at most, and of use as floats only."""
+        if sum(size != 1 for size in ir.static_shape(var)) > 1:
+            return False
+        return self._feeds_elementwise(var, counts=_source_dtype(self.graph.old[var]) == "int32")
+
+    def _feeds_elementwise(self, var: relax.Var, *, counts: bool) -> bool:
+        """Say whether what reads ``var``, perhaps moved, takes floats; ``counts``: as a bias."""
+        users = self.graph.users.get(var, [])
+        if not users or var.same_as(self.graph.result):
+            return False
+        for user in users:
+            call = self.graph.old[user]
+            if ir.is_call_to(call, *_MOVING):
+                if not self._feeds_elementwise(user, counts=counts):
+                    return False
+                continue
+            if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
+                return False
+            others = [arg for arg in call.args if not arg.same_as(var)]
+            if call.op.name.removeprefix("relax.") not in _WITH_FLOATS:
+                return False
+            if all(ir.is_constant(arg) for arg in others):
+                return False  # a step of decoding: the scales of groups
+            if counts and any(ir.is_call_to(self._maker(arg), *_PRODUCTS) for arg in others):
+                return False
+        return True
+
+    def _maker(self, expr: relax.Expr) -> relax.Expr | None:
+        value = self.graph.old.get(expr) if isinstance(expr, relax.Var) else None
+        moved = ir.is_call_to(value, *_MOVING)
+        return self._maker(value.args[0]) if moved and value is not None else value
 
     def _note(self, var: relax.Var, *, applied: bool, reason: str) -> None:
         self.report.add("FoldConstants", var.name, applied=applied, reason=reason)
@@ -151,6 +197,11 @@ def _broadcast(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarr
     return np.broadcast_to(value, ir.static_shape(var))
 
 
+def _quantize(value: np.ndarray, call: relax.Call, _var: relax.Var) -> np.ndarray | None:
+    found = forms.match_quantize(call)
+    return None if found is None else forms.quantized(value, found[1])
+
+
 def _cast(value: np.ndarray, _call: relax.Call, var: relax.Var) -> np.ndarray | None:
     # NumPy and LLVM agree where every value has an image; out-of-range float to int has none.
     dtype = np.dtype(ir.dtype(var))
@@ -165,6 +216,7 @@ _MOVES: dict[str, Callable[[np.ndarray, relax.Call, relax.Var], np.ndarray | Non
     "relax.permute_dims": _permute,
     "relax.broadcast_to": _broadcast,
     "relax.astype": _cast,
+    "relax.quantize": _quantize,
 }
 
 
@@ -172,22 +224,23 @@ def _is_foldable(value: relax.Expr, var: relax.Var) -> bool:
     """Say whether every operand is a constant and nothing forbids the result to be one."""
     if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
         return False
-    if ir.is_call_to(value, *_NEVER) or _is_codebook(value) or _is_integer_weight(value):
-        return False
     return _has_static_shape(var) and next(variables(value), None) is None
 
 
-def _is_codebook(call: relax.Call) -> bool:
-    return ir.is_call_to(call, "relax.take") and ir.dtype(call.args[1]) in ("int8", "uint8")
+def _decodes(call: relax.Call) -> bool:
+    """Say whether a call of constants makes a constant of fewer bits wide."""
+    if ir.is_call_to(call, "relax.dequantize"):
+        return True
+    if ir.is_call_to(call, "relax.take"):
+        return ir.dtype(call.args[1]) in ("int8", "uint8")
+    if not ir.is_call_to(call, "relax.astype"):
+        return False
+    source, wide = _source_dtype(call), str(call.attrs.dtype)
+    return source in _NARROW and _BITS.get(wide, 64) > _BITS[source]
 
 
-def _is_integer_weight(call: relax.Call) -> bool:
-    """Say whether 8-bit integers in more than one dimension are cast; vectors are zero points."""
-    return (
-        ir.is_call_to(call, "relax.astype")
-        and ir.dtype(call.args[0]) in ("int8", "uint8")
-        and sum(size != 1 for size in ir.shape(call.args[0])) > 1
-    )
+def _source_dtype(call: relax.Call) -> str:
+    return ir.dtype(call.args[0])
 
 
 def _has_static_shape(var: relax.Var) -> bool:

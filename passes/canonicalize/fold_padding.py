@@ -10,7 +10,8 @@ After::
     y = conv2d(x, W, padding=(a + t, b + l, c + b, d + r))
 
 The same for average pools that count what is padded, and for max pools if the pad is no larger than
-anything in the data: minus infinity, or zero behind a relu. Cost: one pass over the tensor less.
+anything in the data: minus infinity, or zero behind a relu. The pad may be one of integers, in
+front of their ``dequantize``. Cost: one pass over the tensor less.
 
 Source: none; derived here from the definitions of the operators.
 """
@@ -23,7 +24,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
+from tvmopt.forms import Affine
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -55,7 +57,8 @@ class _Pad:
         before: The width before each of the operator's axes.
         after: The width after each of them.
         mode: Such as ``"constant"``.
-        value: Of a constant pad.
+        value: Of a constant pad; the number that it stands for.
+        how: What the data's integers mean, if a dequantize stands between; else None.
     """
 
     data: relax.Expr
@@ -64,6 +67,7 @@ class _Pad:
     after: tuple[int, ...]
     mode: str
     value: float
+    how: Affine | None
 
 
 class _Folder:
@@ -86,6 +90,11 @@ class _Folder:
     def _pad(self, data: relax.Expr) -> _Pad | None:
         """Find the pad that makes ``data``, perhaps behind a reshape that only moves ones."""
         call, seen = self.graph.definition(data), ir.static_shape(data)
+        quantized = forms.match_dequantize(call)
+        how = None if quantized is None or quantized[1].scale.ndim else quantized[1]
+        if quantized is not None and how is not None:
+            data = quantized[0]
+            call = self.graph.definition(data)
         if ir.is_call_to(call, "relax.reshape"):
             data = call.args[0]
             call = self.graph.definition(data)
@@ -104,7 +113,8 @@ class _Folder:
             before=tuple(before),
             after=tuple(after),
             mode=call.attrs.pad_mode,
-            value=float(call.attrs.pad_value),
+            value=_number(float(call.attrs.pad_value), how),
+            how=how,
         )
 
     def _obstacle(self, call: relax.Call, pad: _Pad) -> str | None:
@@ -126,7 +136,9 @@ class _Folder:
         return self._obstacle_to_max(call, pad)
 
     def _obstacle_to_max(self, call: relax.Call, pad: _Pad) -> str | None:
-        lowest = float(np.finfo(ir.dtype(pad.data)).min)
+        dtype = np.dtype(ir.dtype(pad.data))
+        lowest = float((np.finfo if dtype.kind == "f" else np.iinfo)(dtype).min)
+        lowest = _number(lowest, pad.how)
         if not (pad.value <= lowest or self._is_at_least(pad.data, pad.value)):
             return "something in the data may be smaller than the pad"
         before, after = _padding(call, pad)
@@ -141,6 +153,9 @@ class _Folder:
         made = self.graph.definition(data)
         if ir.is_call_to(made, "relax.clip"):
             return ir.scalar(made.args[1]) >= bound
+        quantized = forms.match_dequantize(made)
+        if quantized is not None and quantized[1].scale.ndim == 0:
+            return _number(quantized[1].low, quantized[1]) >= bound
         return bound <= 0 and ir.is_call_to(made, *_NOT_NEGATIVE)
 
     def _folded(self, var: relax.Var, call: relax.Call, pad: _Pad) -> relax.Call:
@@ -151,7 +166,14 @@ class _Folder:
         data = pad.data
         if ir.shape(data) != pad.shape:
             data = self.graph.emit(relax.op.reshape(data, pad.shape), f"{var.name}_unpadded")
+        if pad.how is not None:
+            data = self.graph.emit(forms.dequantize(data, pad.how), f"{var.name}_data")
         return ir.with_changes(call, [data, *call.args[1:]], **changes)
+
+
+def _number(value: float, how: Affine | None) -> float:
+    """Return the number that an integer stands for."""
+    return value if how is None else float((value - how.zero_point) * how.scale)
 
 
 def _same_axes(inner: tuple[int, ...], outer: tuple[int, ...]) -> dict[int, int] | None:

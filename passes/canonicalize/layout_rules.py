@@ -14,7 +14,7 @@ from collections.abc import Callable
 import tvm
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.layout_store import (
     Held,
     HeldTuple,
@@ -79,6 +79,9 @@ def permute(store: Store, call: relax.Call, var: relax.Var) -> Result:
 
 def regroup(store: Store, call: relax.Call, var: relax.Var) -> Result:
     """Let a reshape, flatten, squeeze or expand_dims change the view where it can."""
+    if isinstance(forms.match_stored(call, store.before), forms.Grouped):
+        # The end of a constant by groups: whoever wants it otherwise moves its codes.
+        return _as_it_is(store, call, var)
     held = store.tensor(call.args[0])
     view = reshape(held.view, ir.static_shape(var))
     if view is None:
@@ -87,6 +90,12 @@ def regroup(store: Store, call: relax.Call, var: relax.Var) -> Result:
         assert view is not None, "a tensor stored in order takes any shape"
         return Held(expr=expr, view=view, name=var.name)
     return Held(expr=held.expr, view=view, name=var.name)
+
+
+def _as_it_is(store: Store, call: relax.Call, var: relax.Var) -> Held:
+    data = store.place_plain(store.tensor(call.args[0]))
+    expr = store.graph.emit(ir.with_changes(call, [data, *call.args[1:]]), var.name)
+    return Held(expr=expr, view=plain(ir.static_shape(var)), name=var.name)
 
 
 def along(*, axis: str = "axis") -> LayoutRule:

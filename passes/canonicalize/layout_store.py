@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.rebuild import Rebuild
 from tvmopt.passes.canonicalize.views import (
     Shape,
@@ -78,6 +78,10 @@ class Store:
         """Note how the old variable ``var`` is stored."""
         self._held[var] = held
 
+    def before(self, expr: relax.Expr) -> relax.Expr:
+        """Return what a variable of the function as it was is bound to."""
+        return self.graph.old.get(expr, expr) if isinstance(expr, relax.Var) else expr
+
     def get(self, expr: relax.Expr) -> Held | HeldTuple:
         """Return how an operand in the function as it was is stored."""
         if isinstance(expr, relax.Var):
@@ -113,7 +117,7 @@ class Store:
         """Return ``expr`` under another shape, without a binding where it has that shape."""
         if ir.static_shape(expr) == tuple(shape):
             return expr
-        return self.graph.emit(relax.op.reshape(expr, tuple(shape)), f"{name}_reshape")
+        return self.graph.emit(relax.op.reshape(expr, tuple(shape)), _named(name, "reshape"))
 
     def whole(self, held: Held) -> tuple[relax.Expr, Shape]:
         """Return a tensor that stores each axis in one piece, and the order it stores them in."""
@@ -139,42 +143,32 @@ class Store:
                 continue
             expr = self.reshape(expr, step.before, held.name)
             expr = self.graph.emit(
-                relax.op.permute_dims(expr, list(step.axes)), f"{held.name}_layout"
+                relax.op.permute_dims(expr, list(step.axes)), _named(held.name, "layout")
             )
             self.moved.append(held.name)
         return self.reshape(expr, target.stored, held.name)
 
     def _place_inside(self, held: Held, target: View) -> relax.Expr | None:
-        """Move the constant that ``held`` is decoded from, if it is one, instead of the result."""
-        call = self.graph.definition(held.expr)
-        if not ir.is_call_to(call, "relax.dequantize", "relax.take"):
+        """Move the codes of a stored constant, if ``held`` is one, instead of what they mean."""
+        stored = forms.match_stored(held.expr, self.graph.definition)
+        if stored is None or stored.shape != held.view.logical or not held.view.is_in_order():
             return None
-        if not held.view.is_in_order() or len(target.stored) != len(held.view.logical):
+        if not is_permuted(target):
             return None
-        if call.op.name == "relax.dequantize":
-            return self._dequantize(held, call, target)
-        return self._take(held, call, target)
+        order = [target.axes.index((place,)) for place in sorted(target.order)]
+        units = [i for i, group in enumerate(target.axes) if not group]
+        moved = stored.transposed([*units, *order]).reshaped(target.stored)
+        return None if moved is None else moved.build(self.graph.emit, held.name)
 
-    def _dequantize(self, held: Held, call: relax.Call, target: View) -> relax.Expr | None:
-        data = ir.constant(call.args[0])
-        # Behind a reshape the axis of the scales would be another one.
-        if data is None or data.shape != held.view.logical:
-            return None
-        moved = relax.const(move_constant(data, held.view, target), ir.dtype(call.args[0]))
-        axis = call.attrs.axis % data.ndim
-        if any(ir.static_shape(a) not in ((), (1,)) for a in call.args[1:]):
-            if len(target.axes[axis]) != 1:
-                return None
-            axis = target.axes[axis][0]
-        new = ir.with_changes(call, [moved, *call.args[1:]], axis=axis)
-        return self.graph.emit(new, held.name)
 
-    def _take(self, held: Held, call: relax.Call, target: View) -> relax.Expr | None:
-        table, indices = (ir.constant(a) for a in call.args)
-        if table is None or indices is None or table.ndim != 1:
-            return None
-        moved = relax.const(move_constant(indices, held.view, target), ir.dtype(call.args[1]))
-        return self.graph.emit(ir.with_changes(call, [call.args[0], moved]), held.name)
+def _named(name: str, what: str) -> str:
+    """Return the name of what is made of a tensor; the same however often it is made again."""
+    return name if name.endswith(f"_{what}") else f"{name}_{what}"
+
+
+def is_permuted(view: View) -> bool:
+    """Say whether each logical axis is stored as one."""
+    return all(len(group) < 2 for group in view.axes)
 
 
 def move_constant(value: np.ndarray, source: View, target: View) -> np.ndarray:

@@ -17,7 +17,7 @@ from tvmopt.forms.affine import (
     quantize,
     quantized,
 )
-from tvmopt.forms.graph import Define, Emit
+from tvmopt.forms.graph import Define, Emit, constant_of
 from tvmopt.forms.grouped import Grouped
 from tvmopt.forms.product import Product, bias_how, match_bias, match_product
 from tvmopt.forms.rows import Rows, match_rows, quantize_rows
@@ -45,6 +45,7 @@ __all__ = [
     "Stored",
     "bias_how",
     "center",
+    "constant_of",
     "dequantize",
     "match_bias",
     "match_dequantize",

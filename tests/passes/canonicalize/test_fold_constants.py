@@ -65,8 +65,13 @@ def _protected(kind: str) -> Callable[[relax.BlockBuilder, relax.Expr], relax.Ex
         scale, zero = _const(0.5), _const(0, "int8")
         if kind == "dequantize":
             w = relax.op.dequantize(_const([[1, 2]], "int8"), scale, zero, out_dtype="float32")
-        elif kind == "quantize":
-            w = relax.op.quantize(_const([[1, 2]]), scale, zero, out_dtype="int8")
+        elif kind == "halves":
+            w = relax.op.astype(_const([[1, 2], [3, 4]], "float16"), "float32")
+        elif kind == "groups":
+            w = relax.op.astype(_const([[[1], [2]]], "int8"), "float32")
+            w = relax.op.reshape(
+                bb.emit(relax.op.multiply(bb.emit(w, "wide"), _const([[[0.5]]]))), (2, 1)
+            )
         elif kind == "codebook":
             w = relax.op.take(_const([0.5, 1.5]), _const([[0, 1]], "uint8"), axis=0)
         else:
@@ -77,7 +82,7 @@ def _protected(kind: str) -> Callable[[relax.BlockBuilder, relax.Expr], relax.Ex
     return body
 
 
-@pytest.mark.parametrize("kind", ["dequantize", "quantize", "codebook", "integer weight"])
+@pytest.mark.parametrize("kind", ["dequantize", "codebook", "integer weight", "halves", "groups"])
 def test_what_a_compression_saved_is_not_unfolded(build: Build, kind: str) -> None:
     before, report = build(_protected(kind), (2, 2)), Report()
 
@@ -85,6 +90,53 @@ def test_what_a_compression_saved_is_not_unfolded(build: Build, kind: str) -> No
 
     tvm.ir.assert_structural_equal(after, before)
     assert report.decisions == []
+
+
+def test_quantizing_a_constant_is_done_now(build: Build, run: Run, counts: Counts) -> None:
+    values = np.array([[0.25, -0.75], [1e6, -1e6]], np.float32)
+
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        w = relax.op.quantize(
+            relax.const(values),
+            _const([0.5, 0.1]),
+            _const([0, 3], "int8"),
+            axis=1,
+            out_dtype="int8",
+        )
+        w = relax.op.dequantize(bb.emit(w), _const([0.5, 0.1]), _const([0, 3], "int8"), axis=1)
+        return relax.op.matmul(x, bb.emit(w))
+
+    before = build(body, (2, 2))
+    after = _fold(before)
+    assert counts(after) == {"dequantize": 1, "matmul": 1}
+    x = np.array([[1, 2], [3, 4]], np.float32)
+    # NumPy rounded, added and clipped as the operator does.
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
+
+
+@pytest.mark.parametrize("reader", ["add", "moved", "norm", "matmul", "bias", "matrix"])
+def test_small_constants_are_floats_to_elementwise_operators(
+    build: Build, counts: Counts, reader: str
+) -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        shape = (1, 4) if reader == "matrix" else (4,)
+        codes = np.arange(8).reshape(2, 4) if reader == "matrix" else np.arange(4).reshape(shape)
+        dtype = "int32" if reader == "bias" else "int8"
+        c = relax.op.dequantize(_const(codes, dtype), _const(0.5), _const(0, dtype), axis=0)
+        c = bb.emit(c, "c")
+        if reader == "moved":
+            return relax.op.add(bb.emit(relax.op.reshape(c, (1, 4))), x)
+        if reader == "norm":
+            return relax.op.nn.layer_norm(x, c, _const([0, 0, 0, 0]), axes=[-1])
+        if reader == "matmul":
+            return relax.op.matmul(x, bb.emit(relax.op.reshape(c, (4, 1))))
+        if reader == "bias":
+            return relax.op.add(bb.emit(relax.op.matmul(x, _const(np.ones((4, 4))))), c)
+        return relax.op.add(x, c)
+
+    after = counts(_fold(build(body, (2, 4))))
+    # A weight, a bias that integer kernels start with, and a matrix stay in their few bits.
+    assert ("dequantize" in after) == (reader in ("matmul", "bias", "matrix"))
 
 
 def test_growth_beyond_the_limit_is_left_to_run_time(build: Build, counts: Counts) -> None:
