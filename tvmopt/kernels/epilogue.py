@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
+import numpy as np
 from tvm import tirx
 
 from tvmopt.kernels import math
@@ -30,11 +31,13 @@ class Operand(Enum):
         TENSOR: One element for each output element, of the output's shape.
         PLANE: One element for each element of the two innermost axes, the same for every batch;
             only products of activations read it.
+        ROW: One element for each row, the same for every channel; only integer products read it.
     """
 
     CHANNEL = "channel"
     TENSOR = "tensor"
     PLANE = "plane"
+    ROW = "row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +74,27 @@ class Requantize:
     bounded: bool = False
 
     def apply(self, value: Expr) -> Expr:
-        """Return the integers of a float32 value."""
-        vector, whole = Vector(_lanes(value)), Vector(_lanes(value), "int32")
+        """Return the integers of a float32 value.
+
+        They narrow in the two saturating steps that SIMD units have, 32 to 16 to 8 bits. The zero
+        point is added in between, saturating too: no result changes, for beyond 16 bits every
+        integer lies outside of 8 bits with it as without.
+        """
+        lanes = _lanes(value)
         if not self.bounded:
+            vector = Vector(lanes)
             low, high = self.low - self.zero_point, self.high - self.zero_point
             value = tirx.max(tirx.min(value, vector.splat(float(high))), vector.splat(float(low)))
-        rounded = cast(intrinsic(str(value.ty), "llvm.rint", value), "int32")
+        whole = cast(intrinsic(str(value.ty), "llvm.rint", value), "int32")
+        short = bind(_saturate(whole, "int16"))
         if self.zero_point:
-            rounded = rounded + whole.splat(self.zero_point)
-        rounded = tirx.max(rounded, whole.splat(self.low))
-        return cast(tirx.min(rounded, whole.splat(self.high)), self.dtype)
+            zero = Vector(lanes, "int16").splat(self.zero_point)
+            short = intrinsic(str(short.ty), "llvm.sadd.sat", short, zero)
+        stored, limits = _saturate(short, self.dtype), np.iinfo(self.dtype)
+        vector = Vector(lanes, self.dtype)
+        if self.low > limits.min:
+            stored = tirx.max(stored, vector.splat(self.low))
+        return tirx.min(stored, vector.splat(self.high)) if self.high < limits.max else stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,7 @@ class Epilogue:
             Operand.CHANNEL: inner[-1:],
             Operand.TENSOR: output,
             Operand.PLANE: (prod(inner),),
+            Operand.ROW: (prod(output[:-1]), 1),
         }
         dtypes = self.dtypes or ("float32",) * len(self.operands)
         return [
@@ -151,6 +166,11 @@ class Epilogue:
             accumulator: Value 0, float32 or int32.
             load: Gives the elements of the operand of that number (from 0) at the same place.
         """
+        last = self.real(vector, accumulator, load)
+        return last if self.output is None else self.output.apply(last)
+
+    def real(self, vector: Vector, accumulator: Expr, load: Callable[[int, Operand], Expr]) -> Expr:
+        """Return the last value, float32; the arguments are those of ``apply``."""
         loaded = (load(i, kind) for i, kind in enumerate(self.operands))
         values = [_as_float(value) for value in (accumulator, *loaded)]
         for step in self.steps:
@@ -158,8 +178,7 @@ class Epilogue:
                 vector.splat(arg) if isinstance(arg, float) else values[arg] for arg in step.args
             ]
             values.append(bind(OPS[step.op](*args)))
-        last = values[-1] if self.steps else values[0]
-        return last if self.output is None else self.output.apply(last)
+        return values[-1] if self.steps else values[0]
 
 
 STORE = Epilogue()  # nothing but the store
@@ -168,6 +187,14 @@ STORE = Epilogue()  # nothing but the store
 def _as_float(value: Expr) -> Expr:
     """Return a value of any type as float32; named, so that it is converted once."""
     return value if str(value.ty).startswith("float32") else bind(cast(value, "float32"))
+
+
+def _saturate(value: Expr, dtype: str) -> Expr:
+    """Return integers clipped to a narrower type, in it."""
+    kind, limits = str(value.ty).split("x")[0], np.iinfo(dtype)
+    vector = Vector(_lanes(value), kind)
+    low, high = vector.splat(int(limits.min)), vector.splat(int(limits.max))
+    return cast(tirx.min(tirx.max(value, low), high), dtype)
 
 
 def _lanes(value: Expr) -> int:

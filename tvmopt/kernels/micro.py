@@ -90,6 +90,7 @@ def write_tile(
     plane: Callable[[int], Expr] | None = None,
     *,
     lanes: int | None = None,
+    row: Callable[[int], Expr] | None = None,
 ) -> None:
     """Emit the epilogue and the stores of a tile.
 
@@ -103,15 +104,43 @@ def write_tile(
         offset: See there.
         plane: See there.
         lanes: Columns of a vector that exist; None for all.
+        row: Gives the number of row i in the matrix, for operands of one element a row.
     """
     vector = Vector(lanes or tile.lanes)
+    whole = vector.lanes == tile.lanes
+
+    def real(i: int, v: int) -> Expr:
+        """Return the last float32 value of the v-th vector of row i."""
+        at = column + tile.starts[v]
+
+        def load(number: int, kind: Operand) -> Expr:
+            if kind is Operand.ROW:
+                assert row is not None, "the kernel knows no rows"
+                return vector.splat(operands[number][row(i)])
+            start = plane if kind is Operand.PLANE and plane is not None else offset
+            return vector.load(operands[number], at if kind is Operand.CHANNEL else start(i) + at)
+
+        return epilogue.real(vector, value(i, v), load)
+
     for i in range(tile.rows):
-        for v in range(tile.vectors):
-            at = column + tile.starts[v]
+        for group in _groups(tile, pairs=epilogue.output is not None and whole):
+            stored = Vector(vector.lanes * len(group))
+            result = stored.joined([real(i, v) for v in group])
+            if epilogue.output is not None:
+                result = epilogue.output.apply(result)
+            stored.store(output, result, offset(i) + column + tile.starts[group[0]])
 
-            def load(number: int, kind: Operand, i: int = i, at: Expr = at) -> Expr:
-                row = plane if kind is Operand.PLANE and plane is not None else offset
-                place = at if kind is Operand.CHANNEL else row(i) + at
-                return vector.load(operands[number], place)
 
-            vector.store(output, epilogue.apply(vector, value(i, v), load), offset(i) + at)
+def _groups(tile: Tile, *, pairs: bool) -> list[list[int]]:
+    """Return the vectors of a row that are stored at once, by number.
+
+    Integers are narrowed two vectors at a time where these lie side by side.
+    """
+    groups: list[list[int]] = []
+    for v, start in enumerate(tile.starts):
+        beside = groups and len(groups[-1]) == 1 and start == tile.starts[v - 1] + tile.lanes
+        if pairs and beside:
+            groups[-1].append(v)
+        else:
+            groups.append([v])
+    return groups

@@ -52,6 +52,12 @@ class Vector:
             return value
         return tirx.Shuffle([value], [tirx.const(i, "int32") for i in range(lanes)])
 
+    def joined(self, values: list[Expr]) -> Expr:
+        """Return vectors of equal lanes, ``lanes`` in all, side by side in one."""
+        if len(values) == 1:
+            return values[0]
+        return tirx.Shuffle(values, [tirx.const(i, "int32") for i in range(self.lanes)])
+
     def _ramp(self, offset: Expr | int) -> Expr:
         if isinstance(offset, int):
             offset = tirx.const(offset, "int32")
