@@ -32,7 +32,7 @@ from tvmopt.kernels.vector import (
     registers,
 )
 from tvmopt.kernels.weight_code import BLOCK, WORD, IntCode
-from tvmopt.kernels.weight_site import Weights, WeightSite, each_group
+from tvmopt.kernels.weight_site import Weights, WeightSite, each_group, narrow_tile
 from tvmopt.targets.description import CpuTarget
 
 FLUSH_CYCLES = 1.5  # of one register at the end of a group: convert, scale and add
@@ -60,13 +60,13 @@ def applies(site: WeightSite) -> bool:
 
 def config(site: WeightSite, target: CpuTarget) -> CodeGemmConfig:
     """Return the analytic choice: four registers of columns for one row, fewer for more."""
-    lanes = min(target.lanes(32), site.n)
     rows = min(site.m, 4)
-    vectors = max(1, min(4, (target.vector_registers - 4) // (rows + 1), site.n // lanes))
-    kind = code_dot.kind(target, lanes)
+    lanes = min(target.lanes(32), site.n)
+    dot = CodeDot(code_dot.kind(target, lanes), site.code.bits, lanes)
+    most = min(4, (target.vector_registers - 4) // (rows + 1))
     return CodeGemmConfig(
-        tile=Tile(rows, vectors * lanes, lanes),
-        dot=CodeDot(kind, site.code.bits, lanes),
+        tile=narrow_tile(rows, site.n, most, site.code.decode_cycles + rows * dot.cycles, target),
+        dot=dot,
         parallel=worth_threads(site.macs),
     )
 

@@ -238,6 +238,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                     column,
                     lambda i: (row + i) * conv.out_channels,
                     lanes=lanes,
+                    row=lambda i: row + i,
                 )
 
     attrs = {"tvmopt.macs": conv.macs, "tvmopt.scratch_bytes": image.scratch_bytes}

@@ -25,7 +25,7 @@ from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.kernels.weight_code import HalfCode
-from tvmopt.kernels.weight_site import Weights, WeightSite, each_group
+from tvmopt.kernels.weight_site import Weights, WeightSite, each_group, narrow_tile
 from tvmopt.targets.description import CpuTarget
 
 ROWS = 4  # with more, decoding a panel once into memory is cheaper
@@ -51,12 +51,12 @@ def applies(site: WeightSite) -> bool:
 
 def config(site: WeightSite, target: CpuTarget) -> WeightGemvConfig:
     """Return the analytic choice: four registers of columns for one row, fewer for more."""
-    lanes = min(target.lanes(32), site.n)
     # Floats need no room for a group's sums, and have nothing but chains of additions to wait for.
     most = 8 if isinstance(site.code, HalfCode) else 4
-    vectors = max(1, min(most, 8 // site.m, site.n // lanes))
+    each = site.code.decode_cycles + site.m / target.fma_per_cycle
     return WeightGemvConfig(
-        tile=Tile(site.m, vectors * lanes, lanes), parallel=worth_threads(site.macs)
+        tile=narrow_tile(site.m, site.n, min(most, 8 // site.m), each, target),
+        parallel=worth_threads(site.macs),
     )
 
 

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.epilogue import STORE, Epilogue
-from tvmopt.kernels.tile import Tile, panel_columns, panels
+from tvmopt.kernels.tile import FMA_LATENCY, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, cast
 from tvmopt.kernels.weight_code import (
     WORD,
@@ -20,6 +20,7 @@ from tvmopt.kernels.weight_code import (
     Words,
     reinterpret,
 )
+from tvmopt.targets.description import CpuTarget
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +100,25 @@ class WeightSite:
         given = [tensor for tensor in (scale, zero) if tensor is not None]
         found += [np.ascontiguousarray(each[:, columns].transpose(1, 0, 2)) for each in given]
         return tuple(found)
+
+
+def narrow_tile(rows: int, n: int, most: int, register_cycles: float, target: CpuTarget) -> Tile:
+    """Return the tile of few rows that covers n columns in the fewest cycles.
+
+    Args:
+        rows: Rows of the tile.
+        n: Columns of the product.
+        most: Registers of columns at most.
+        register_cycles: Cycles of one register of columns, a step.
+        target: The machine.
+    """
+    lanes = min(target.lanes(32), n)
+
+    def cycles(vectors: int) -> float:
+        return -(-n // (vectors * lanes)) * max(vectors * register_cycles, FMA_LATENCY)
+
+    vectors = min(range(1, max(2, min(most, n // lanes) + 1)), key=lambda v: (cycles(v), -v))
+    return Tile(rows, vectors * lanes, lanes)
 
 
 class Weights:

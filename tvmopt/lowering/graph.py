@@ -94,10 +94,6 @@ class KernelCall:
     kernel: tvm.tirx.PrimFunc
     args: tuple[relax.Expr | np.ndarray, ...]
 
-    @property
-    def dtype(self) -> str:
-        """Element type of its output."""
-        return str(self.kernel.params[-1].dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +104,10 @@ class Replacement:
         site: What was matched, for the report.
         call: The kernel's call.
         covered: Numbers of the bindings that it stands for.
-        result: The binding whose value the kernel gives; the call takes its place.
+        result: The binding whose value the kernel gives.
         layer: The layer's name: that of the operator that gave the site its name.
         note: Why this kernel and not another; empty where there was no choice.
+        more: The bindings whose values are the kernel's further outputs, in order.
     """
 
     site: str
@@ -119,6 +116,12 @@ class Replacement:
     result: Node
     layer: str
     note: str = ""
+    more: tuple[Node, ...] = ()
+
+    @property
+    def place(self) -> int:
+        """The binding where the call stands: that of the first result that others may read."""
+        return min(node.index for node in (self.result, *self.more))
 
     @property
     def reason(self) -> str:

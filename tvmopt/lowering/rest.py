@@ -22,6 +22,8 @@ def lower_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
     with target.to_tvm():
         mod = tvm.transform.Sequential(
             [
+                # First: what kernels have made needless must not be fused with what is needed.
+                relax.transform.DeadCodeElimination(),
                 relax.transform.LegalizeOps(LEGALIZE, skip_ops=["relax.reshape"]),
                 relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(),

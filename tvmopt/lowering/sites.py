@@ -11,6 +11,7 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.lowering.attention import match_attention
 from tvmopt.lowering.convolution import match_convolution
+from tvmopt.lowering.dynamic import match_dynamic_product, match_quantize_rows
 from tvmopt.lowering.graph import Graph, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
 from tvmopt.lowering.matmul import match_batch_matmul, match_linear
@@ -19,6 +20,7 @@ from tvmopt.lowering.quantized_depthwise import match_quantized_depthwise
 from tvmopt.lowering.quantized_product import match_quantized_product
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
+from tvmopt.lowering.weight_only import match_weight_only
 from tvmopt.report import Report
 from tvmopt.targets.description import CpuTarget
 
@@ -28,6 +30,9 @@ Matcher = Callable[[Graph, Node, set[int], KernelCache], Replacement | None]
 MATCHERS: tuple[Matcher, ...] = (
     match_quantized_depthwise,
     match_quantized_product,
+    match_quantize_rows,
+    match_dynamic_product,
+    match_weight_only,
     match_convolution,
     match_transposed_convolution,
     match_linear,
@@ -81,7 +86,7 @@ def match_sites(graph: Graph, kernels: KernelCache, report: Report) -> list[Repl
 def _rewrite(mod: tvm.IRModule, graph: Graph, replacements: list[Replacement]) -> tvm.IRModule:
     """Return the module in which each replacement's call stands for its bindings."""
     func = mod["main"]
-    calls = {replacement.result.index: replacement for replacement in replacements}
+    calls = {replacement.place: replacement for replacement in replacements}
     covered = frozenset[int]().union(*(r.covered for r in replacements))
     writer = _Writer(func, graph)
     with writer.builder.function("main", list(func.params)):
@@ -120,17 +125,28 @@ class _Writer:
     def kernel(self, replacement: Replacement) -> None:
         """Emit a kernel's call."""
         call, name = replacement.call, replacement.layer
-        *inputs, output = ir.parameter_shapes(call.kernel)
+        results = (replacement.result, *replacement.more)
+        shapes = ir.parameter_shapes(call.kernel)
         args = [
             self._shaped(relax.const(arg) if isinstance(arg, np.ndarray) else self.renamed(arg), s)
-            for arg, s in zip(call.args, inputs, strict=True)
+            for arg, s in zip(call.args, shapes[: -len(results)], strict=True)
         ]
-        out = relax.TensorType(output, call.dtype)
+        outputs = [
+            relax.TensorType(shape, str(param.dtype))
+            for shape, param in zip(shapes, call.kernel.params, strict=True)
+        ][-len(results) :]
+        out = outputs if replacement.more else outputs[0]
         value = relax.call_tir(self._global(call.kernel), args, out_ty=out)
+        if replacement.more:
+            fields = self.builder.emit(value, name_hint=name)
+            for i, result in enumerate(results):
+                field = self._emit(relax.TupleGetItem(fields, i), None, result.var.name)
+                self.names[result.var] = self._shaped(field, ir.static_shape(result.var))
+            return
         var = replacement.result.var
         shape = ir.static_shape(var)
-        result = self._emit(value, var if output == shape else None, name)
-        self.names[var] = self._shaped(result, shape)
+        field = self._emit(value, var if shapes[-1] == shape else None, name)
+        self.names[var] = self._shaped(field, shape)
 
     def output(self, expr: relax.Expr) -> relax.Expr:
         """Emit what the function returns, where it is not emitted as that already."""

@@ -1,0 +1,144 @@
+"""Products whose activations are quantized at run time, row by row."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from tvmopt import forms, ir
+from tvmopt.forms import Dequantized, Rows, Stored
+from tvmopt.forms.rows import SMALLEST
+from tvmopt.kernels import code_gemm, qconv, quantize_rows
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.epilogue import Operand
+from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.quantize_rows import QuantizeRowsSite
+from tvmopt.kernels.weight_site import WeightSite
+from tvmopt.lowering.elementwise import Tail, match_tail
+from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
+from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.program import SUM, Arg, Input, Program
+from tvmopt.lowering.quantized_product import weight_bits
+from tvmopt.lowering.weight_only import code_of, stored_matrix
+
+
+def match_quantize_rows(
+    graph: Graph, node: Node, taken: set[int], kernels: KernelCache
+) -> Replacement | None:
+    """Return the kernel that gives a tensor's rows as bytes, and their scales, or None.
+
+    ``node`` is the last binding of the form, the float tensor again. It stays: products read the
+    bytes, and what nothing reads is dropped.
+    """
+    rows = forms.match_rows(node.value, graph.definition)
+    if rows is None:
+        return None
+    codes, scale = graph.maker(rows.codes), graph.maker(rows.scale)
+    if codes is None or scale is None or not taken.isdisjoint({codes.index, scale.index}):
+        return None
+    shape = ir.static_shape(rows.x)
+    site = QuantizeRowsSite(m=prod(shape[:-1]), k=shape[-1], smallest=float(SMALLEST))
+    how = quantize_rows.config(site, kernels.target)
+    cycles = quantize_rows.cycles(site, how, kernels.target)
+    kernel = kernels.get(quantize_rows.quantize_rows, "quantize_rows", site, how, cycles)
+    return Replacement(
+        site=f"rows {site.m}x{site.k} to bytes",
+        call=KernelCall(kernel=kernel, args=(rows.x,)),
+        covered=frozenset({codes.index, scale.index}),
+        result=codes,
+        more=(scale,),
+        layer=codes.var.name,
+    )
+
+
+def match_dynamic_product(
+    graph: Graph, node: Node, taken: set[int], kernels: KernelCache
+) -> Replacement | None:
+    """Return the integer kernel for a product of quantized rows and a constant in fewer bits."""
+    found = stored_matrix(graph, node)
+    rows = None if found is None else forms.match_rows(found[0], graph.definition)
+    if found is None or rows is None:
+        return None
+    _, stored = found
+    tail = match_tail(graph, node, taken)
+    ways = [way(rows, stored, tail, kernels) for way in (_by_channel, _by_group)]
+    possible = [way for way in ways if way is not None]
+    if not possible:
+        return None
+    call, _ = min(possible, key=lambda way: way[1])
+    k, n = stored.shape
+    return Replacement(
+        site=f"dynamic linear {prod(ir.static_shape(rows.x)[:-1])}x{k} @ {k}x{n}",
+        call=call,
+        covered=tail.covered,
+        result=tail.result,
+        layer=node.var.name,
+    )
+
+
+def _by_group(
+    rows: Rows, stored: Stored, tail: Tail, kernels: KernelCache
+) -> tuple[KernelCall, float] | None:
+    """Return the kernel that decodes codes of any width, and its predicted cycles, or None."""
+    coded = code_of(stored, kernels.target)
+    if coded is None:
+        return None
+    k, n = stored.shape
+    m = prod(ir.static_shape(rows.x)[:-1])
+    site = WeightSite(m=m, k=k, n=n, code=coded.code, epilogue=tail.epilogue)
+    if not code_gemm.applies(site):
+        return None
+    how = code_gemm.config(site, kernels.target)
+    cycles = code_gemm.cycles(site, how, kernels.target)
+    types = f"qd8_{coded.code.name}"
+    kernel = kernels.get(code_gemm.code_gemm, "gemm", site, how, cycles, types=types)
+    tensors = coded.pack(site, how.tile)
+    return KernelCall(
+        kernel=kernel, args=(rows.codes, rows.scale, *tensors, *tail.operands)
+    ), cycles
+
+
+def _by_channel(
+    rows: Rows, stored: Stored, tail: Tail, kernels: KernelCache
+) -> tuple[KernelCall, float] | None:
+    """Return the kernel of 8-bit integers with one scale a column, and its cycles, or None."""
+    if not isinstance(stored, Dequantized) or np.any(stored.how.zero_point):
+        return None
+    scale = stored.how.scale
+    if scale.ndim and stored.how.axis != 1:
+        return None
+    k, n = stored.shape
+    program = _scaled(tail.program, rows, np.ascontiguousarray(np.broadcast_to(scale, (n,))))
+    conv = ConvSite(
+        batch=1,
+        height=1,
+        width=prod(ir.static_shape(rows.x)[:-1]),
+        channels=k,
+        out_channels=n,
+        kernel=(1, 1),
+        epilogue=program.epilogue(),
+    )
+    weight = np.ascontiguousarray(stored.codes.T).reshape(n, 1, 1, k)
+    largest = int(np.abs(weight.astype(np.int64)).max())
+    site = QConvSite(conv=conv, dtype="int8", zero_point=0, largest=largest)
+    how = qconv.config(site, kernels.target)
+    cycles = qconv.cycles(site, how, kernels.target)
+    types = f"qd8_qc{weight_bits(largest)}w"
+    kernel = kernels.get(qconv.qconv, f"{how.dot.key}_gemm", site, how, cycles, types=types)
+    bias = qconv.pack_bias(np.zeros(n, np.int64), weight, site, how)
+    args = (rows.codes, qconv.pack(weight, site, how), bias, *program.tensors)
+    return KernelCall(kernel=kernel, args=args), cycles
+
+
+def _scaled(program: Program, rows: Rows, scale: np.ndarray) -> Program:
+    """Return the program for sums of integers: they count in units of row times column."""
+    new = Program(output=program.output)
+    row = new.operand(Input(kind=Operand.ROW, value=rows.scale))
+    column = new.operand(Input(kind=Operand.CHANNEL, value=scale))
+    values: dict[Arg, Arg] = {SUM: new.step("mul", new.step("mul", SUM, row), column)}
+    for i, read in enumerate(program.inputs):
+        values[f"operand {i}"] = new.operand(read)
+    for i, (op, args) in enumerate(program.steps):
+        values[f"step {i}"] = new.step(op, *(values.get(arg, arg) for arg in args))
+    return new
