@@ -95,7 +95,6 @@ class KernelCall:
     args: tuple[relax.Expr | np.ndarray, ...]
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replacement:
     """Bindings that one kernel computes.
