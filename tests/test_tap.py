@@ -100,3 +100,11 @@ def test_nothing_is_left_on_disk(
 def test_names_are_those_of_bindings(names: list[str]) -> None:
     with pytest.raises(AssertionError):
         expose(_module(), names)
+
+
+def test_parameters_behind_the_inputs_go_by_their_own_names(here: CpuTarget) -> None:
+    feed = _feed()
+    run = native_tap(["pixels"], here)(_module(), ["out"])
+    whole = native_tap(["pixels", "more"], here)(_module(), ["out"])
+    got = run({"pixels": feed["pixels"], "shift": feed["more"]})
+    np.testing.assert_array_equal(got["out"], whole(feed)["out"])

@@ -20,9 +20,10 @@ from tvmopt.targets import CpuTarget, resolve
 
 
 def native_tap(input_names: Sequence[str], target: CpuTarget | None = None) -> Tap:
-    """Return the tap for modules whose parameters are the inputs ``input_names``, in order.
+    """Return the tap for modules whose first parameters are the inputs ``input_names``, in order.
 
-    Winograd's form is off: what passes see is rounded as plainly as float32 allows.
+    Parameters behind them, such as inner tensors where a module is a part of a model, go by their
+    own names. Winograd's form is off: what passes see is rounded as plainly as float32 allows.
 
     Args:
         input_names: The model's own names, which feeds carry.
@@ -31,7 +32,8 @@ def native_tap(input_names: Sequence[str], target: CpuTarget | None = None) -> T
     machine = target or resolve("native")
 
     def tap(mod: tvm.IRModule, names: Sequence[str]) -> Callable[[Feed], dict[str, np.ndarray]]:
-        net = _compile(expose(mod, names), machine, tuple(input_names), tuple(names))
+        more = [param.name for param in mod["main"].params[len(input_names) :]]
+        net = _compile(expose(mod, names), machine, (*input_names, *more), tuple(names))
 
         def run(feed: Feed) -> dict[str, np.ndarray]:
             result = net(feed)

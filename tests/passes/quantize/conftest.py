@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def quantize_net(
 ) -> Callable[..., tvm.IRModule]:
     """Quantize ``small_net`` statically, rounding to nearest: ``quantize_net(weight_bits=4)``."""
 
-    def quantize(**options: int) -> tvm.IRModule:
+    @cache
+    def quantize(**options: int | str) -> tvm.IRModule:
         how = QuantizeStaticOptions(**options)
         return QuantizeStatic(how, net_samples, net_tap, Report())(small_net)
 

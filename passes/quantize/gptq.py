@@ -1,0 +1,82 @@
+"""Round a layer's weights one input at a time, and let the others make up for each rounding.
+
+In the terms of ``hessian`` and ``round_weights``. **The target is asymmetric**: the Hessian is that
+of the inputs that the layer gets in the compressed net, the outputs wanted are those of the dense
+net, so each layer also repairs what the layers before it broke. The weights wanted are the ridge
+regression of those outputs, with the ridge towards the weights as they were and none on the bias.
+
+Sources: E. Frantar, S. Ashkboos, T. Hoefler and D. Alistarh, "GPTQ: accurate post-training
+quantization for generative pre-trained transformers", ICLR 2023, algorithm 1 (the order by the
+Hessian's diagonal is that of the authors' code). The regression with a free bias, and keeping for
+each output the better of this and rounding to nearest, are derived here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tvmopt.passes.quantize.round_weights import BLOCK, Rounding
+
+
+def wanted_weights(weight: np.ndarray, missed: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Return the weights that best give the wanted outputs, before any rounding.
+
+    Args:
+        weight: (groups, outputs, k), the weights at hand.
+        missed: (groups, outputs, k), as in ``Moments``.
+        hessian: (groups, k, k), regularized.
+
+    Returns:
+        t with ``(t - weight) hessian == missed``, of ``weight``'s shape.
+    """
+    return weight + np.linalg.solve(hessian, missed.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def round_gptq(problem: Rounding, start: np.ndarray, *, activation_order: bool) -> np.ndarray:
+    """Round by GPTQ.
+
+    Args:
+        problem: The layer.
+        start: Weights on the grid to fall back on, such as the nearest ones: (groups, outputs, k).
+        activation_order: Whether inputs of the largest mean square are rounded first.
+
+    Returns:
+        (groups, outputs, k), the weights on the grid; no output's objective is above ``start``'s.
+    """
+    inputs = problem.inputs
+    groups, _, k = problem.wanted.shape
+    order = np.tile(np.arange(k), (groups, 1))
+    if activation_order:
+        diagonal = np.einsum("gkk->gk", problem.hessian)[:, :inputs]
+        order[:, :inputs] = np.argsort(-diagonal, axis=1, kind="stable")
+    hessian = np.take_along_axis(problem.hessian, order[:, :, None], axis=1)
+    hessian = np.take_along_axis(hessian, order[:, None, :], axis=2)
+    weight = np.take_along_axis(problem.wanted, order[:, None, :], axis=2)
+    _eliminate(weight, _inverse_factor(hessian), problem, order[:, :inputs])
+    q = np.empty_like(weight)
+    np.put_along_axis(q, np.broadcast_to(order[:, None, :], q.shape), weight, axis=2)
+    return problem.better(problem.with_best_bias(q), problem.with_best_bias(start))
+
+
+def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
+    """Return the upper triangular U with ``U^T U == hessian^-1``, for each group."""
+    inverse = np.linalg.inv(hessian)
+    symmetric = 0.5 * (inverse + inverse.swapaxes(1, 2))
+    return np.linalg.cholesky(symmetric).swapaxes(1, 2)
+
+
+def _eliminate(
+    weight: np.ndarray, factor: np.ndarray, problem: Rounding, order: np.ndarray
+) -> None:
+    """Round ``weight`` column by column, in place, and pass each error on to later columns."""
+    grid, inputs = problem.grid.take(order), problem.inputs
+    for start in range(0, inputs, BLOCK):
+        stop = min(start + BLOCK, inputs)
+        errors = np.empty_like(weight[..., start:stop])
+        for k in range(start, stop):
+            column = grid.column(k).nearest(weight[..., k : k + 1])
+            error = (weight[..., k : k + 1] - column) / factor[:, k, k][:, None, None]
+            weight[..., k:stop] -= error * factor[:, k, k:stop][:, None, :]
+            weight[..., k : k + 1] = column
+            errors[..., k - start] = error[..., 0]
+        weight[..., stop:] -= np.matmul(errors, factor[:, start:stop, stop:])
