@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,10 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RepairWeightsOptions:
-    """How the weights of a net are rounded again.
+class RepairWeightsOptions(RoundingOptions):
+    """How the weights of a net are rounded again: those of each layer, and besides.
 
     Attributes:
-        rounding: How those of each layer are.
         rows: About how many rows of each layer's inputs are looked at, at least 1.
         stage_size: Layers that are repaired at once, at least 1.
         seed: Of the choice of rows, at least 0.
@@ -57,12 +56,12 @@ class RepairWeightsOptions:
         OptionError: A value is outside its domain.
     """
 
-    rounding: RoundingOptions = field(default_factory=RoundingOptions)
     rows: int = 8192
     stage_size: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
+        RoundingOptions.__post_init__(self)  # super() knows not the class that slots make anew
         for name, least in (("rows", 1), ("stage_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
@@ -138,12 +137,12 @@ class RepairWeights:
                 note(layer.name, reason)
 
     def _repair(self, layer: WeightLayer, moments: Moments) -> Repaired:
-        result = repair_layer(layer, moments, self.options.rounding)
+        result = repair_layer(layer, moments, self.options)
         few = f", only {result.rows} rows for {moments.inputs.shape[-1]} weights an output"
         self._note(
             layer.name,
             applied=True,
-            reason=f"{self.options.rounding.method}: output error {result.before:.3g} -> "
+            reason=f"{self.options.method}: output error {result.before:.3g} -> "
             f"{result.after:.3g} of the output's square"
             + (few if result.rows < moments.inputs.shape[-1] else ""),
         )

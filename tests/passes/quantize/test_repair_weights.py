@@ -13,7 +13,6 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Feed, Samples, Tap
 from tvmopt.errors import DataError, OptionError
-from tvmopt.passes.quantize.repair_layer import RoundingOptions
 from tvmopt.passes.quantize.repair_weights import (
     RepairWeights,
     RepairWeightsOptions,
@@ -100,7 +99,7 @@ def test_the_module_given_is_left_as_it_was(
 ) -> None:
     mod = quantize_net(weight_bits=4)
     before = mod.script(show_meta=True)
-    how = RepairWeightsOptions(rounding=RoundingOptions(method="nearest"), stage_size=9)
+    how = RepairWeightsOptions(method="nearest", stage_size=9)
     after = RepairWeights(how, small_net, net_samples.spread(4), net_tap, Report())(mod)
     assert mod.script(show_meta=True) == before
     assert after.script(show_meta=True) != before
@@ -111,7 +110,7 @@ def test_a_layer_that_is_to_be_left_is_left_for_the_reason_given(
 ) -> None:
     report, told = Report(), []
     repair = RepairWeights(
-        RepairWeightsOptions(rounding=RoundingOptions(method="nearest")),
+        RepairWeightsOptions(method="nearest"),
         small_net,
         net_samples.spread(4),
         net_tap,
@@ -183,6 +182,7 @@ def test_values_that_are_not_finite_are_told_with_their_layer(
     [
         ({"rows": 0}, "rows must be at least 1, got 0"),
         ({"stage_size": 0}, "stage_size must be at least 1, got 0"),
+        ({"ridge": 2.0}, r"ridge must be in \(0, 1\], got 2.0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
