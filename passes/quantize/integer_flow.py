@@ -233,7 +233,7 @@ class _Search:
             return value.args[0].same_as(var)
         root = self.clusters.root[user]
         if root != user:
-            later = (e for e in self._behind(root) if e in integers)
+            later = (other in integers for other in self._behind(root))
             return var in self.available and var == self.necks[root] and any(later)
         if self.is_move(user):
             return user in integers
