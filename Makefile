@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEEL := build/wheel/site-packages
 
-.PHONY: demo test lint types wheel zoo bench clean
+.PHONY: demo test lint types wheel zoo bench bench-accuracy clean
 
 demo: $(READY)
 	$(BIN)/tvmopt demo
@@ -35,6 +35,10 @@ zoo: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed
+
+# Hours: `python -m benchmarks.accuracy --help` says how to run a part.
+bench-accuracy: $(READY)
+	$(BIN)/python -m benchmarks.accuracy
 
 $(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

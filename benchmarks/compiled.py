@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,17 +30,35 @@ class Compiled:
     generated: int
 
 
-def compile_model(path: Path, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Compiled:
+def compile_model(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: Path,
+    *,
+    recipe: Any = None,
+    calibration: Mapping[str, np.ndarray] | None = None,
+) -> Compiled:
     """Compile an ONNX file for this machine into ``folder``.
+
+    Args:
+        path: The file.
+        shapes: Of its inputs, by name.
+        folder: Takes ``model.so``, or the recipe's name with that suffix.
+        recipe: What ``Model.apply`` takes; None compiles the model as it is.
+        calibration: Samples along the first axis by input name, for the recipe.
 
     Raises:
         TvmoptError: The compiler refuses it.
     """
     import tvmopt
 
-    load, compile_, name = tvmopt.load, tvmopt.compile, folder / "model.so"  # imports it all
+    load, compile_ = tvmopt.load, tvmopt.compile  # imports it all
+    name = folder / (f"{recipe}.so" if isinstance(recipe, str) else "model.so")
     start = time.perf_counter()
-    artifact = compile_(load(path, shapes), "native")
+    model = load(path, shapes)
+    if recipe is not None:
+        model = model.apply(recipe, calibration=calibration)
+    artifact = compile_(model, "native")
     saved = artifact.save(name)
     seconds = time.perf_counter() - start
     layers = artifact.manifest["layers"]

@@ -42,11 +42,19 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str |
 
 def show(table: Table, footer: Sequence[str]) -> None:
     """Print a table and lines below it."""
+    _console().print(table)
+    show_lines(footer)
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Print lines of text, which the terminal may wrap."""
+    for line in lines:
+        _console().print(Text(line), soft_wrap=True)
+
+
+def _console() -> Console:
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
-    console = Console(width=wide, highlight=False)
-    console.print(table)
-    for line in footer:
-        console.print(Text(line), soft_wrap=True)
+    return Console(width=wide, highlight=False)
 
 
 def note(text: str) -> None:

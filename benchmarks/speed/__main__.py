@@ -3,7 +3,8 @@
 ::
 
     python -m benchmarks.speed
-    python -m benchmarks.speed --models resnet18 magika --threads 1 --seconds 5
+    python -m benchmarks.speed --only resnet18 magika --threads 1 --seconds 5
+    python -m benchmarks.speed --only resnet18 --precision int8 --threads 1
 
 Nothing is asserted: a target that is missed is printed as missed.
 """
@@ -22,12 +23,16 @@ from benchmarks import reports
 from benchmarks.cases import Case, locate, select_cases
 from benchmarks.children import ChildError, call, end_on_terminate
 from benchmarks.speed import plot, table
+from benchmarks.speed.compressed import run as compressed
+from benchmarks.speed.compressed.works import WORKS, Work
 from benchmarks.speed.measure import Job
 from benchmarks.speed.targets import target_of
 from benchmarks.zoo.catalogue import UnknownModelError
 from tvmopt.metrics.engines import RIVALS, EngineSpec
 
 Row = dict[str, Any]
+
+PRECISIONS = ("fp32", "int8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,14 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     facts = reports.machine()
     try:
-        rows = run(select_cases(args.models, None), rivals, args)
+        cases, works = select(args.only, args.precision)
+        rows = run(cases, rivals, args)
+        small = compressed.run(works, args)
     except UnknownModelError as err:
         reports.note(f"error: {err}")
         return 2
     except KeyboardInterrupt:
         return 130
-    _report(rows, rivals, facts, args)
+    _report(rows, small, rivals, facts, args)
     return 0
+
+
+def select(ids: Sequence[str], precisions: Sequence[str]) -> tuple[list[Case], list[Work]]:
+    """Return the float models and the compressed ones that are asked for.
+
+    Raises:
+        UnknownModelError: An id belongs to neither.
+    """
+    floats = {case.id for case in select_cases([], None)}
+    if unknown := [name for name in ids if name not in floats | {work.id for work in WORKS}]:
+        select_cases(unknown, None)  # a model of another group, or none: then it raises
+        floats |= set(unknown)
+    wanted = [name for name in ids if name in floats]
+    cases = select_cases(wanted, None) if "fp32" in precisions and (wanted or not ids) else []
+    return cases, compressed.select(ids) if "int8" in precisions else []
 
 
 def run(cases: Sequence[Case], rivals: Sequence[str], args: argparse.Namespace) -> list[Row]:
@@ -86,17 +108,24 @@ def run_case(case: Case, rivals: Sequence[str], args: argparse.Namespace) -> Row
 
 
 def _report(
-    rows: Sequence[Row], rivals: Sequence[str], facts: dict[str, Any], args: argparse.Namespace
+    rows: Sequence[Row],
+    small: Sequence[Row],
+    rivals: Sequence[str],
+    facts: dict[str, Any],
+    args: argparse.Namespace,
 ) -> None:
     machine = reports.describe_machine(facts)
-    grid = reports.make_table(
-        f"speed on {facts['cpu']}",
-        table.columns(rivals),
-        table.make_rows(rows, args.threads, rivals),
-    )
-    reports.show(grid, [*table.footer(rows, args.threads), machine])
+    if rows:
+        title = f"speed on {facts['cpu']}"
+        lines = table.make_rows(rows, args.threads, rivals)
+        grid = reports.make_table(title, table.columns(rivals), lines)
+        reports.show(grid, table.footer(rows, args.threads))
+    if small:
+        compressed.show(small, facts["cpu"], args.threads)
+    reports.show_lines([machine])
     schedule = {"seconds": args.seconds, "rounds": args.rounds}
     document = {"machine": facts, "threads": args.threads, **schedule, "models": rows}
+    document["compressed"] = small
     reports.write_json(args.json, document)
     picture = args.json.with_suffix(".svg")
     drawn = plot.draw(rows, args.threads, machine, picture)
@@ -108,7 +137,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.speed", description="Time models beside their rivals."
     )
     parser.add_argument(
-        "--models", nargs="+", default=[], metavar="ID", help="by id (default: the main group)"
+        "--only", "--models", nargs="+", default=[], metavar="ID", help="by id (default: all)"
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=PRECISIONS,
+        help="models as they are, compressed ones, or both",
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each engine, each time")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import fashion, stories
+from benchmarks.accuracy import fashion, methods, stories, table
+from benchmarks.accuracy.asked import ASKED
+from benchmarks.accuracy.methods import BITS
 from benchmarks.accuracy.pictures import centred, standardized
 from benchmarks.accuracy.task import Task
+from benchmarks.accuracy.tasks import TASKS
 from benchmarks.accuracy.verdict import against_labels, compare
 
 
@@ -91,3 +95,55 @@ def test_pixels_become_what_networks_were_trained_on() -> None:
         pytest.approx((127 / 255 - 0.456) / 0.224),
     )
     assert blue == pytest.approx((1 - 0.406) / 0.225)
+
+
+def test_a_method_is_a_recipe_file(tmp_path: Path) -> None:
+    method = methods.static(5, "equalize + gptq")
+    path = method.source(tmp_path)
+    assert isinstance(path, Path)
+    found = tomllib.loads(path.read_text())
+    assert found["keep"] == "all"
+    assert [entry["name"] for entry in found["pass"]] == ["equalize", "quantize-static", "gptq"]
+    assert found["pass"][1]["weight_bits"] == 5
+    assert methods.named("int8").source(tmp_path) == "int8"
+
+
+def test_what_is_asked_is_of_what_is_measured() -> None:
+    known = {*methods.NAMED, *(methods.static(b, r).name for b in BITS for r in methods.REPAIRS)}
+    assert set(ASKED) <= set(TASKS)
+    assert {name for bounds in ASKED.values() for name in bounds} <= known
+
+
+def test_the_table_says_what_is_missed() -> None:
+    verdict = {
+        "samples": 10_000,
+        "value": 0.9294,
+        "reference": 0.9304,
+        "error": 0.0005,
+        "cosine": 0.999,
+        "relative_error": 0.1,
+    }
+    row = {
+        "task": "fashion_mnist",
+        "method": "int8",
+        "metric": "accuracy",
+        "verdict": verdict,
+        "size_bytes": 250_000,
+        "seconds": 3.0,
+        "speedup": (1.5, 1.4, 1.6),
+    }
+    worse = {**row, "verdict": {**verdict, "value": 0.9293}}
+    skipped = {"task": "fashion_mnist", "method": "w4", "reason": "no such recipe"}
+    good, bad, none = table.make_rows([row, worse, skipped])
+    assert [str(cell) for cell in good[3:10]] == [
+        "92.94",
+        "+0.10 (0.05)",
+        "0.1",
+        "0.9990",
+        "1.50 (1.40-1.60)",
+        "0.25",
+        "3",
+    ]
+    assert (getattr(good[4], "style", ""), getattr(bad[4], "style", "")) == ("green", "red")
+    assert none[-1] == "no such recipe"
+    assert all(len(line) == len(table.COLUMNS) for line in (good, bad, none))

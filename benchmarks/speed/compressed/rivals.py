@@ -1,0 +1,174 @@
+"""Quantize a model with ONNX Runtime's own tools, at the settings whose results are exact here.
+
+On CPUs without a dot product of bytes, ONNX Runtime multiplies u8 by s8 into 16 bits that saturate.
+With weights of 7 bits (``reduce_range``), or with u8 weights, nothing saturates: those are the
+settings that may be compared. The models are made at run time, into the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from benchmarks.zoo.cache import CACHE
+
+FOLDER = CACHE / "rivals"
+GROUP = 32  # weights that share a scale, of weight-only quantization
+
+Arrays = Mapping[str, np.ndarray]
+Kind = Literal[
+    "float",
+    "qdq-u8s7",
+    "qop-u8s7",
+    "qdq-u8u8",
+    "dynamic-u8s7",
+    "dynamic-u8u8",
+    "nbits-level4",
+    "nbits-level1",
+]
+_TITLES = {
+    "float": "as it is",
+    "qdq-u8s7": "int8 QDQ, 7-bit weights",
+    "qop-u8s7": "int8 QOperator, 7-bit weights",
+    "qdq-u8u8": "int8 QDQ, u8 weights",
+    "dynamic-u8s7": "dynamic int8, 7-bit weights",
+    "dynamic-u8u8": "dynamic int8, u8 weights",
+    "nbits-level4": "MatMulNBits, int8 activations",
+    "nbits-level1": "MatMulNBits, float32 activations",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """A rival's engine and how its model is made."""
+
+    engine: str
+    kind: Kind
+
+    @property
+    def title(self) -> str:
+        """How a table names it, without the engine."""
+        return _TITLES[self.kind]
+
+
+def make(
+    kind: Kind,
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    samples: Sequence[Arrays],
+) -> Path:
+    """Return a rival's model, after making it if need be.
+
+    Args:
+        kind: How to quantize.
+        path: The float model.
+        shapes: Of its inputs; they are fixed, since the rivals' optimizers like that.
+        samples: Feeds to calibrate with; only static kinds look at them.
+    """
+    if kind == "float":
+        return path
+    import onnxruntime
+
+    used = samples if kind.startswith(("qdq", "qop")) else ()
+    key = _key(kind, path, shapes, used, onnxruntime.__version__)
+    out = FOLDER / f"{path.stem}-{kind}-{key}.onnx"
+    if not out.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+            prepared, made = Path(folder, "prepared.onnx"), Path(folder, "made.onnx")
+            _prepare(path, shapes, prepared)
+            _quantize(kind, prepared, made, used)
+            made.replace(out)
+    return out
+
+
+def _prepare(path: Path, shapes: Mapping[str, Sequence[int]], out: Path) -> None:
+    """Fix shapes and fold what can be folded, as ONNX Runtime's guide asks for."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = onnx.load(path)
+    for value in model.graph.input:
+        for dim, size in zip(
+            value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
+        ):
+            dim.dim_value = size
+    # What a file says of inner shapes was said of open ones.
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    fixed = out.with_name("fixed.onnx")
+    onnx.save(model, fixed)
+    quant_pre_process(str(fixed), str(out), skip_symbolic_shape=True)
+
+
+def _quantize(kind: Kind, path: Path, out: Path, samples: Sequence[Arrays]) -> None:
+    from onnxruntime import quantization as q
+
+    u8, s8 = q.QuantType.QUInt8, q.QuantType.QInt8
+    if kind.startswith("nbits"):
+        return _quantize_weights(path, out, level=int(kind[-1]))
+    if kind.startswith("dynamic"):
+        narrow = kind.endswith("s7")
+        q.quantize_dynamic(
+            path, out, per_channel=narrow, reduce_range=narrow, weight_type=s8 if narrow else u8
+        )
+        return None
+    narrow = kind.endswith("s7")
+    form = q.QuantFormat.QOperator if kind.startswith("qop") else q.QuantFormat.QDQ
+    q.quantize_static(
+        path,
+        out,
+        _Reader(samples),
+        quant_format=form,
+        per_channel=narrow,
+        reduce_range=narrow,
+        activation_type=u8,
+        weight_type=s8 if narrow else u8,
+        calibrate_method=q.CalibrationMethod.MinMax,
+    )
+    return None
+
+
+def _quantize_weights(path: Path, out: Path, level: int) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(path), bits=4, block_size=GROUP, is_symmetric=True, accuracy_level=level
+    )
+    quantizer.process()
+    onnx.save(quantizer.model.model, out)
+
+
+class _Reader:
+    """Hands one feed after the other to ``quantize_static``, which asks for nothing else."""
+
+    def __init__(self, samples: Sequence[Arrays]) -> None:
+        self._feeds: Iterator[Any] = iter([dict(feed) for feed in samples])
+
+    def get_next(self) -> Any:
+        """Return the next feed, or None behind the last."""
+        return next(self._feeds, None)
+
+
+def _key(
+    kind: str,
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    samples: Sequence[Arrays],
+    version: str,
+) -> str:
+    listed = {name: list(shape) for name, shape in shapes.items()}
+    digest = hashlib.sha256(f"{kind} {version} {listed} {GROUP}".encode())
+    digest.update(path.read_bytes())
+    for feed in samples:
+        for name, array in feed.items():
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

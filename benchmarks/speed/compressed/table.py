@@ -1,0 +1,100 @@
+"""The table of compressed models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from benchmarks import reports
+from benchmarks.speed.compressed.works import WORKS, Asked
+
+NONE = "-"
+
+Row = Mapping[str, Any]
+Speed = Mapping[str, Any]
+
+
+def columns() -> list[str]:
+    """Return the heads, as ``reports.make_table`` takes them."""
+    head = ["model", "recipe", ">threads", ">ms", ">MB", ">cosine"]
+    groups = [">over int8", "best int8 rival", ">over any", "best rival", ">over own fp32"]
+    return [*head, *groups, "asked", "+"]
+
+
+def make_rows(rows: Iterable[Row], threads: Sequence[int]) -> list[list[str | Text]]:
+    """Return a line of cells for each model and number of threads."""
+    return [
+        [*_cells(row, count), "" if i else row.get("reason", "")]
+        for row in rows
+        for i, count in enumerate(threads)
+    ]
+
+
+def footer() -> list[str]:
+    """Return what the columns mean."""
+    return [
+        "ms: median of our compressed artefact; over ...: the other's median over ours (quartiles "
+        "of the rounds); cosine: of our first output to our float32 output",
+        "ONNX Runtime and OpenVINO int8: settings that do not saturate (7-bit or u8 weights); "
+        "models marked * have random weights: their speed means something, their outputs do not",
+    ]
+
+
+def best_int8(row: Row, threads: int) -> Speed | None:
+    """Return the fastest rival that computes with integers, if any was timed."""
+    quantized = row.get("recipe") is None  # then every rival runs the quantized file
+    return _best(row, threads, lambda speed: quantized or speed["kind"] != "float")
+
+
+def best_any(row: Row, threads: int) -> Speed | None:
+    """Return the fastest rival, if any was timed."""
+    return _best(row, threads, lambda _: True)
+
+
+def own_float(row: Row, threads: int) -> Speed | None:
+    """Return our float artefact, if it was timed."""
+    found = _speeds(row, threads)
+    return next((s for s in found[1:] if s["engine"] == "tvmopt"), None)
+
+
+def asked_of(model_id: str) -> Asked:
+    """Return what is asked of a model."""
+    return next(work.asked for work in WORKS if work.id == model_id)
+
+
+def _best(row: Row, threads: int, wanted: Callable[[Speed], bool]) -> Speed | None:
+    rivals = [s for s in _speeds(row, threads) if s["engine"] != "tvmopt" and wanted(s)]
+    return min(rivals, key=lambda speed: speed["p50_ms"], default=None)
+
+
+def _speeds(row: Row, threads: int) -> Sequence[Speed]:
+    timings = row.get("timings", ())
+    return next((t["speeds"] for t in timings if t["threads"] == threads), ())
+
+
+def _cells(row: Row, threads: int) -> list[str | Text]:
+    name = row["id"] + ("*" if row.get("weights") == "random" else "")
+    head: list[str | Text] = [name, row.get("recipe") or "quantized", str(threads)]
+    asked = asked_of(row["id"])
+    goals = [asked.int8, asked.any, asked.own]
+    told = " / ".join(NONE if goal is None else f"{goal:g}" for goal in goals)
+    speeds = _speeds(row, threads)
+    if not speeds:
+        return [*head, *[NONE] * 8, told]
+    ours, size = speeds[0], (row.get("size_bytes") or [None])[0]
+    cosine = NONE if ours["cosine"] is None else f"{ours['cosine']:.4f}"
+    head += [reports.digits(ours["p50_ms"]), NONE if size is None else f"{size / 1e6:.1f}", cosine]
+    int8, rival, own = (f(row, threads) for f in (best_int8, best_any, own_float))
+    head += [_ratio(int8, asked.int8), int8["title"] if int8 else NONE]
+    head += [_ratio(rival, asked.any), rival["title"] if rival else NONE]
+    return [*head, _ratio(own, asked.own), told]
+
+
+def _ratio(speed: Speed | None, asked: float | None) -> str | Text:
+    if speed is None:
+        return NONE
+    ratio = speed["ratio"]
+    style = "green" if ratio >= (asked or 1.0) else ("yellow" if ratio >= 1 else "red")
+    return Text(reports.ratio(ratio, speed["q1"], speed["q3"]), style=style)

@@ -1,0 +1,162 @@
+"""The speed benchmark of compressed models: which rivals, which layers, the table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from rich.console import Console
+
+from benchmarks import reports
+from benchmarks.speed.__main__ import select
+from benchmarks.speed.compressed import layers, measure, rivals, table
+from benchmarks.speed.compressed.measure import Contestant
+from benchmarks.speed.compressed.works import WORKS
+from benchmarks.zoo.catalogue import UnknownModelError, load_catalogue
+from tvmopt.metrics.engines import EngineSpec
+from tvmopt.metrics.turns import EngineResult
+
+
+@pytest.fixture
+def small_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(layers, "FOLDER", tmp_path)
+    monkeypatch.setattr(rivals, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_works_are_of_models_that_exist() -> None:
+    catalogue = load_catalogue()
+    for work in WORKS:
+        assert layers.is_layer(work.id) or work.size < len(catalogue[work.id].shapes)
+        assert work.variants
+    assert len({work.id for work in WORKS}) == len(WORKS)
+
+
+def test_a_part_can_be_asked_for() -> None:
+    cases, works = select(["resnet18"], ["int8"])
+    assert (cases, [work.id for work in works]) == ([], ["resnet18"])
+    cases, works = select(["resnet18", "linear_1024"], ["fp32", "int8"])
+    assert [case.id for case in cases] == ["resnet18"]
+    assert {work.id for work in works} == {"resnet18", "linear_1024"}
+    assert select(["linear_1024"], ["fp32"]) == ([], [])
+    assert len(select([], ["int8"])[1]) == len(WORKS)
+    with pytest.raises(UnknownModelError, match="no_such"):
+        select(["no_such"], ["int8"])
+
+
+def test_a_layer_computes_with_its_bits(small_models: Path) -> None:
+    path = layers.make_layer("conv3x3_16x6_w4")
+    assert path.parent == small_models
+    weight = next(
+        onnx.numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer if w.name == "w"
+    )
+    assert (weight.min(), weight.max()) == (-7, 7)
+    (x,) = measure._inputs(WORKS[-1], path, layers.layer_shapes("conv3x3_16x6_w4"), 1, seed=0)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": np.resize(x["x"], (1, 16, 6, 6))})
+    assert (y.dtype, y.shape) == (np.uint8, (1, 16, 6, 6))
+    # Zeros are ReLU's; what is positive must use the range and not be cut off at its end.
+    assert 0.3 < np.mean(y > 0) < 0.7
+    assert y.max() > 50
+    assert np.mean(y == 255) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["qdq-u8s7", "qop-u8s7", "qdq-u8u8", "nbits-level4"])
+def test_rivals_are_quantized_and_near_the_float_model(small_models: Path, kind: Any) -> None:
+    path = layers.make_layer("linear_64")
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(size=(1, 64)).astype(np.float32)} for _ in range(8)]
+    made = rivals.make(kind, path, {"x": (1, 64)}, feeds)
+    assert made.parent == small_models
+    assert rivals.make(kind, path, {"x": (1, 64)}, feeds) == made
+    kinds = {node.op_type for node in onnx.load(made).graph.node}
+    assert kinds & {"QuantizeLinear", "QLinearMatMul", "MatMulNBits"}
+    expected, found = (
+        onnxruntime.InferenceSession(p, providers=["CPUExecutionProvider"]).run(None, feeds[0])[0]
+        for p in (path, made)
+    )
+    # 4-bit weights in groups, the coarsest here, are off by at most 1/14 of the group's largest,
+    # which is some 2.5 deviations: 0.1 in the mean square, or a cosine of 0.995.
+    cosine = np.sum(expected * found) / np.linalg.norm(expected) / np.linalg.norm(found)
+    assert cosine > 0.98
+
+
+@pytest.mark.usefixtures("small_models")
+def test_seven_bits_are_seven_bits() -> None:
+    path = layers.make_layer("linear_64")
+    feeds = [{"x": np.ones((1, 64), np.float32)}]
+    made = onnx.load(rivals.make("qdq-u8s7", path, {"x": (1, 64)}, feeds))
+    weights = [onnx.numpy_helper.to_array(w) for w in made.graph.initializer]
+    (weight,) = (w for w in weights if w.shape == (64, 64))
+    assert weight.dtype == np.int8
+    # 64 * 255 * 2 is the largest sum of a pair that fits into 16 bits.
+    assert np.abs(weight.astype(int)).max() in {63, 64}
+
+
+def _result(engine: str, *rounds: float, output: Sequence[float] = (1.0, 0.0)) -> EngineResult:
+    return EngineResult(
+        spec=EngineSpec(engine=engine, path=Path("x")),
+        version="1",
+        threads=1,
+        streams=1,
+        load_ms=1.0,
+        first_ms=1.0,
+        rounds=tuple(np.array([seconds]) for seconds in rounds),
+        inferences=1.0,
+        outputs={"y": np.array([output])},
+    )
+
+
+def _row() -> dict[str, Any]:
+    every = [
+        ("tvmopt", "int8", 1.0, (1.0, 1.0)),
+        ("tvmopt", "float", 2.0, (1.0, 0.0)),
+        ("onnxruntime", "qdq-u8s7", 3.0, (1.0, 0.0)),
+        ("onnxruntime", "float", 1.5, (1.0, 0.0)),
+        ("openvino", "qdq-u8s7", 2.5, (1.0, 0.0)),
+    ]
+    contestants = [
+        Contestant(spec=EngineSpec(engine=e, path=Path("x")), kind=k, title=f"{e} {k}")
+        for e, k, _, _ in every
+    ]
+    results = [_result(e, t, t, output=y) for e, _, t, y in every]
+    timing = measure.asdict(measure.summarize(1, contestants, results))
+    return {"id": "resnet18", "recipe": "int8", "weights": "random", "timings": [timing]}
+
+
+def test_each_comparison_has_its_own_rival() -> None:
+    row = _row()
+    int8, rival, own = (f(row, 1) for f in (table.best_int8, table.best_any, table.own_float))
+    assert int8
+    assert (int8["title"], int8["ratio"]) == ("openvino qdq-u8s7", 2.5)
+    assert rival
+    assert (rival["title"], rival["ratio"]) == ("onnxruntime float", 1.5)
+    assert own
+    assert own["ratio"] == 2.0
+    assert row["timings"][0]["speeds"][0]["cosine"] == pytest.approx(np.sqrt(0.5))
+    assert table.best_int8(row, 2) is None
+
+
+def test_of_a_model_that_comes_quantized_every_rival_computes_with_integers() -> None:
+    found = table.best_int8({**_row(), "recipe": None}, 1)
+    assert found
+    assert found["title"] == "onnxruntime float"
+
+
+def test_the_table_has_a_line_for_each_work() -> None:
+    rows = [_row(), {"id": "linear_1024", "recipe": "w4", "reason": "unknown recipe"}]
+    lines = table.make_rows(rows, [1])
+    assert all(len(line) == len(table.columns()) for line in lines)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(reports.make_table("t", table.columns(), lines))
+    text = stream.getvalue()
+    assert "resnet18*" in text
+    assert "2.50 (2.50-2.50)" in text
+    assert "1.15 / - / 1.15" in text
+    assert "unknown recipe" in text
