@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 
 from tvmopt.passes.canonicalize.canonicalize_clip import CanonicalizeClip
+from tvmopt.passes.canonicalize.canonicalize_codes import CanonicalizeCodes
 from tvmopt.passes.canonicalize.canonicalize_constants import CanonicalizeConstants
 from tvmopt.passes.canonicalize.canonicalize_convolution import CanonicalizeConvolution
 from tvmopt.passes.canonicalize.canonicalize_layout import CanonicalizeLayout
@@ -36,6 +37,7 @@ def canonicalize_passes(report: Report) -> list[tvm.transform.Pass]:
         FoldConstants(fold, report),
         EliminateIdentities(report),
         CanonicalizeConstants(report),
+        CanonicalizeCodes(report),
         relax.transform.EliminateCommonSubexpr(),
         # Composite operators, before folding moves a part of one into a neighbour.
         CanonicalizeClip(report),
@@ -55,6 +57,7 @@ def canonicalize_passes(report: Report) -> list[tvm.transform.Pass]:
         *_on_integers(report),
         FoldPadding(report),
         FoldConstants(fold, report),
+        CanonicalizeCodes(report),
         EliminateIdentities(report),
         relax.transform.EliminateCommonSubexpr(),
         relax.transform.DeadCodeElimination(["main"]),

@@ -25,6 +25,7 @@ import tvm
 from tvm import relax
 
 from tvmopt import forms, ir
+from tvmopt.passes.canonicalize.movement import has_codes
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -40,6 +41,8 @@ class CenterWeights:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the rewritten module; ``mod`` is left as it was."""
+        if not has_codes(mod):
+            return mod
         return rebuild_main(mod, lambda graph: _Centerer(graph, self.report))
 
 

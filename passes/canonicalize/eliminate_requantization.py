@@ -27,6 +27,7 @@ from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Affine
+from tvmopt.passes.canonicalize.movement import has_codes
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -40,6 +41,8 @@ class EliminateRequantization:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the rewritten module; ``mod`` is left as it was."""
+        if not has_codes(mod):
+            return mod
         return rebuild_main(mod, lambda graph: _Eliminator(graph, self.report))
 
 

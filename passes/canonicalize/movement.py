@@ -16,6 +16,7 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.forms import Affine, quantized
 
+_CODED = ("relax.quantize", "relax.dequantize", "relax.astype", "relax.take")
 VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 _REPEATS = ("relax.broadcast_to", "relax.tile", "relax.repeat")
 _POOLS = tuple(f"relax.nn.max_pool{n}d" for n in (1, 2, 3))
@@ -25,6 +26,11 @@ _GROWING = (*VIEWS, *_REPEATS, *_POOLS, "relax.permute_dims", "relax.flip", "rel
 _CHOOSING = (
     *("relax.strided_slice", "relax.take", "relax.max", "relax.gather_elements", "relax.gather_nd"),
 )
+
+
+def has_codes(mod: tvm.IRModule) -> bool:
+    """Say whether there may be anything in "main" that is quantized or kept in fewer bits."""
+    return any(ir.is_call_to(value, *_CODED) for _, value in ir.bindings(mod["main"]))
 
 
 def data_of(call: relax.Expr) -> tuple[relax.Expr, ...]:

@@ -22,7 +22,7 @@ from tvm import relax
 
 from tvmopt import forms
 from tvmopt.forms import Affine
-from tvmopt.passes.canonicalize.movement import data_of, grows, on_integers
+from tvmopt.passes.canonicalize.movement import data_of, grows, has_codes, on_integers
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -36,6 +36,8 @@ class RaiseQuantize:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the rewritten module; ``mod`` is left as it was."""
+        if not has_codes(mod):
+            return mod
         return rebuild_main(mod, lambda graph: _Raiser(graph, self.report))
 
 

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Affine, Stored
-from tvmopt.passes.canonicalize.movement import VIEWS, data_of, on_integers
+from tvmopt.passes.canonicalize.movement import VIEWS, data_of, has_codes, on_integers
 from tvmopt.passes.canonicalize.rebuild import Rebuild, rebuild_main
 from tvmopt.report import Report
 
@@ -41,6 +42,8 @@ class SinkDequantize:
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the rewritten module; ``mod`` is left as it was."""
+        if not has_codes(mod):
+            return mod
         return rebuild_main(mod, lambda graph: _Sinker(graph, self.report))
 
 
@@ -56,6 +59,7 @@ class _Sinker:
             new = self._constant(var, value)
             new = self._rows(var, value) if new is None else new
             new = self._moved(var, value) if new is None else new
+            new = self._centred(var, value) if new is None else new
         if new is None:
             return value
         self.report.add(
@@ -94,10 +98,22 @@ class _Sinker:
             return None  # one scale: like any tensor
         axis, own = int(axis) % table.codes.ndim, table.how.axis
         if axis == own:
-            return None
+            return self._scaled_rows(var, call, table)
         codes = self._take(call, forms.constant_of(table.codes), var)
         shift = len(ir.shape(call.args[1])) - 1 if own > axis else 0
         return forms.dequantize(codes, replace(table.how, axis=own + shift))
+
+    def _scaled_rows(
+        self, var: relax.Var, call: relax.Call, table: forms.Dequantized
+    ) -> relax.Expr | None:
+        """Take what has a scale for each row: the codes, and the scales beside them."""
+        if np.any(table.how.zero_point):
+            return None
+        codes = self._take(call, forms.constant_of(table.codes), var)
+        wide = self.graph.emit(relax.op.astype(codes, "float32"), f"{var.name}_wide")
+        scale = table.how.along(table.how.scale, table.codes.ndim)
+        scales = self._take(call, forms.constant_of(scale), var)
+        return relax.op.multiply(wide, scales)
 
     def _take(self, call: relax.Call, table: relax.Expr, var: relax.Var) -> relax.Expr:
         return self.graph.emit(ir.with_changes(call, [table, *call.args[1:]]), var.name)
@@ -121,6 +137,16 @@ class _Sinker:
             return None
         # The layer's name stays with the operator.
         return forms.dequantize(self.graph.emit(moved, var.name), how)
+
+    def _centred(self, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+        """Move what an integer product reads before it is made wider."""
+        if not ir.is_call_to(call, *VIEWS, "relax.permute_dims", "relax.strided_slice"):
+            return None
+        found = forms.match_centred(call.args[0], self.graph.definition)
+        if found is None or (found.zero is not None and ir.shape(found.zero) != ()):
+            return None
+        codes = self.graph.emit(ir.with_changes(call, [found.codes, *call.args[1:]]), var.name)
+        return forms.center(codes, found.zero, self.graph.emit, var.name)
 
     def _item(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         """Dequantize each part of a split by itself."""

@@ -26,6 +26,7 @@ from tvmopt.forms.tensors import (
     Centred,
     IntegerProduct,
     center,
+    match_centred,
     match_integer_product,
     quantize_tensor,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "constant_of",
     "dequantize",
     "match_bias",
+    "match_centred",
     "match_dequantize",
     "match_integer_product",
     "match_product",

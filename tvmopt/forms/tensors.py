@@ -103,13 +103,14 @@ def match_integer_product(expr: relax.Expr, define: Define) -> IntegerProduct | 
     """Read the value of a binding as a product of integers; None if it is none."""
     if not ir.is_call_to(expr, "relax.nn.conv2d", "relax.matmul"):
         return None
-    data, weight = (_match_centred(arg, define) for arg in expr.args)
+    data, weight = (match_centred(arg, define) for arg in expr.args)
     if data is None or weight is None:
         return None
     return IntegerProduct(call=expr, data=data, weight=weight)
 
 
-def _match_centred(expr: relax.Expr, define: Define) -> Centred | None:
+def match_centred(expr: relax.Expr, define: Define) -> Centred | None:
+    """Read an int32 tensor as 8-bit integers less their zero point; None if it is not."""
     call, zero = define(expr), None
     if ir.is_call_to(call, "relax.subtract"):
         point = define(call.args[1])
