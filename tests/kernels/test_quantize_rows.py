@@ -25,23 +25,32 @@ def reference(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
 
-def check(kit: SimpleNamespace, x: np.ndarray, how: QuantizeRowsConfig | None = None) -> None:
+def check(
+    kit: SimpleNamespace, x: np.ndarray, how: QuantizeRowsConfig | None = None, offset: int = 0
+) -> None:
     m, k = x.shape
-    site = QuantizeRowsSite(m=m, k=k, smallest=SMALLEST)
+    site = QuantizeRowsSite(m=m, k=k, smallest=SMALLEST, offset=offset)
     func = quantize_rows(site, how or config(site, kit.HERE), "kernel")
     codes, scale = kit.run_outputs(func, 2, x)
     wanted, wanted_scale = reference(x)
     assert np.array_equal(scale, wanted_scale)
-    assert np.array_equal(codes, wanted)
+    assert codes.dtype == site.dtype
+    assert np.array_equal(codes, wanted.astype(int) + offset)
 
 
 @settings(derandomize=True, max_examples=20, deadline=None)
-@given(m=st.integers(1, 6), k=st.integers(1, 100), seed=st.integers(0, 9))
-@example(m=1, k=4096, seed=0)
-@example(m=2, k=33, seed=1)
-def test_any_rows_bit_for_bit(kit: SimpleNamespace, m: int, k: int, seed: int) -> None:
+@given(
+    m=st.integers(1, 6),
+    k=st.integers(1, 100),
+    seed=st.integers(0, 9),
+    offset=st.sampled_from([0, 128]),
+)
+@example(m=1, k=4096, seed=0, offset=0)
+@example(m=2, k=33, seed=1, offset=128)
+def test_any_rows_bit_for_bit(kit: SimpleNamespace, m: int, k: int, seed: int, offset: int) -> None:
     rng = np.random.default_rng(seed)
-    check(kit, (rng.standard_normal((m, k)) * 10.0 ** rng.integers(-8, 8, (m, 1))).astype("f4"))
+    x = rng.standard_normal((m, k)) * 10.0 ** rng.integers(-8, 8, (m, 1))
+    check(kit, x.astype(np.float32), offset=offset)
 
 
 def test_halves_go_to_the_even_integer(kit: SimpleNamespace) -> None:

@@ -35,6 +35,7 @@ from tvmopt.kernels.weight_code import BLOCK, WORD, IntCode
 from tvmopt.kernels.weight_site import Weights, WeightSite, each_group, narrow_tile
 from tvmopt.targets.description import CpuTarget
 
+ROWS = 4  # of a tile at most: decoding is shared by enough, and registers suffice
 FLUSH_CYCLES = 1.5  # of one register at the end of a group: convert, scale and add
 
 
@@ -60,7 +61,7 @@ def applies(site: WeightSite) -> bool:
 
 def config(site: WeightSite, target: CpuTarget) -> CodeGemmConfig:
     """Return the analytic choice: four registers of columns for one row, fewer for more."""
-    rows = min(site.m, 4)
+    rows = min(site.m, ROWS)
     lanes = min(target.lanes(32), site.n)
     dot = CodeDot(code_dot.kind(target, lanes), site.code.bits, lanes)
     most = min(4, (target.vector_registers - 4) // (rows + 1))

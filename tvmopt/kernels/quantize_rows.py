@@ -42,11 +42,18 @@ class QuantizeRowsSite:
         m: Rows.
         k: Values of a row.
         smallest: What the largest magnitude of a row is taken to be at least.
+        offset: What is added to each integer: 0, or 128 for products that read unsigned bytes.
     """
 
     m: int
     k: int
     smallest: float
+    offset: int = 0
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the integers."""
+        return "uint8" if self.offset else "int8"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +84,20 @@ def cycles(site: QuantizeRowsSite, how: QuantizeRowsConfig, _target: CpuTarget) 
 
 
 def quantize_rows(site: QuantizeRowsSite, how: QuantizeRowsConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x: (m, k), q: (m, k) int8, sx: (m, 1))``, the last two its outputs."""
+    """Return ``name(x: (m, k), q: (m, k), sx: (m, 1))``, the last two its outputs."""
     m, k, lanes = site.m, site.k, how.lanes
     vector = Vector(lanes)
     whole, left = divmod(k, lanes)
     starts = [k - lanes] if left else []  # the last register overlaps the one before it
 
     def body() -> None:
-        x, q, scales = parameters(("x", (m, k)), ("q", (m, k), "int8"), ("sx", (m, 1)))
+        x, q, scales = parameters(("x", (m, k)), ("q", (m, k), site.dtype), ("sx", (m, 1)))
 
         def quantize(place: Expr, scale: Expr) -> None:
             units = intrinsic(_float(lanes), "llvm.rint", vector.load(x, place) / scale)
             held = tirx.max(vector.splat(-float(LEVELS)), tirx.min(units, vector.splat(LEVELS)))
-            codes = cast(cast(held, "int32"), "int8")
-            Vector(lanes, "int8").store(q, codes, place)
+            codes = cast(held, "int32") + Vector(lanes, "int32").splat(site.offset)
+            Vector(lanes, site.dtype).store(q, cast(codes, site.dtype), place)
 
         with loop(m, parallel=how.parallel) as row:
             first = bind(row * k)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
+from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Dequantized, Rows, Stored
 from tvmopt.forms.rows import SMALLEST
 from tvmopt.kernels import code_gemm, qconv, quantize_rows
+from tvmopt.kernels.code_gemm import ROWS as FEW_ROWS
 from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.dot import choose_dot
 from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.qconv import QConvSite
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
@@ -37,8 +41,12 @@ def match_quantize_rows(
     codes, scale = graph.maker(rows.codes), graph.maker(rows.scale)
     if codes is None or scale is None or not taken.isdisjoint({codes.index, scale.index}):
         return None
-    shape = ir.static_shape(rows.x)
-    site = QuantizeRowsSite(m=prod(shape[:-1]), k=shape[-1], smallest=float(SMALLEST))
+    site = QuantizeRowsSite(
+        m=_count(rows),
+        k=ir.static_shape(rows.x)[-1],
+        smallest=float(SMALLEST),
+        offset=_offset(graph, node.var, rows, kernels),
+    )
     how = quantize_rows.config(site, kernels.target)
     cycles = quantize_rows.cycles(site, how, kernels.target)
     kernel = kernels.get(quantize_rows.quantize_rows, "quantize_rows", site, how, cycles)
@@ -60,21 +68,67 @@ def match_dynamic_product(
     rows = None if found is None else forms.match_rows(found[0], graph.definition)
     if found is None or rows is None:
         return None
-    _, stored = found
+    x, stored = found
     tail = match_tail(graph, node, taken)
-    ways = [way(rows, stored, tail, kernels) for way in (_by_channel, _by_group)]
+    offset = _offset(graph, x, rows, kernels)
+    ways = [_by_channel(rows, offset, stored, tail, kernels)]
+    if not offset:
+        ways.append(_by_group(rows, stored, tail, kernels))
     possible = [way for way in ways if way is not None]
     if not possible:
         return None
     call, _ = min(possible, key=lambda way: way[1])
     k, n = stored.shape
     return Replacement(
-        site=f"dynamic linear {prod(ir.static_shape(rows.x)[:-1])}x{k} @ {k}x{n}",
+        site=f"dynamic linear {_count(rows)}x{k} @ {k}x{n}",
         call=call,
         covered=tail.covered,
         result=tail.result,
         layer=node.var.name,
     )
+
+
+def _count(rows: Rows) -> int:
+    """Return how many rows there are."""
+    return prod(ir.static_shape(rows.x)[:-1])
+
+
+def _has_columns(stored: Stored) -> TypeGuard[Dequantized]:
+    """Say whether a matrix is of integers with zero point 0 and one scale, or one a column."""
+    if not isinstance(stored, Dequantized) or np.any(stored.how.zero_point):
+        return False
+    return not stored.how.scale.ndim or stored.how.axis == 1
+
+
+def _largest(stored: Dequantized) -> int:
+    return int(np.abs(stored.codes.astype(np.int64)).max())
+
+
+def _offset(graph: Graph, x: relax.Expr, rows: Rows, kernels: KernelCache) -> int:
+    """Return what to add to the integers of ``rows`` as they are stored.
+
+    Some instructions read unsigned bytes alone; to add 128 once, in memory, costs less than to do
+    it each time a product reads a byte. It is done where nothing but such products reads them. A
+    few rows are better left to kernels of coded weights, which read signed bytes.
+
+    Args:
+        graph: The function.
+        x: The variable of the float rows.
+        rows: The form that it ends.
+        kernels: Knows the target.
+    """
+    wide = graph.only_user(rows.codes)
+    if _count(rows) <= FEW_ROWS or wide is None or graph.only_user(wide.var) is None:
+        return 0
+    if x in graph.kept:
+        return 0
+    for user in graph.users.get(x, []):
+        found = stored_matrix(graph, user)
+        if found is None or not found[0].same_as(x) or not _has_columns(found[1]):
+            return 0
+        if choose_dot(kernels.target, _largest(found[1])).activation != "uint8":
+            return 0
+    return 128
 
 
 def _by_group(
@@ -85,8 +139,7 @@ def _by_group(
     if coded is None:
         return None
     k, n = stored.shape
-    m = prod(ir.static_shape(rows.x)[:-1])
-    site = WeightSite(m=m, k=k, n=n, code=coded.code, epilogue=tail.epilogue)
+    site = WeightSite(m=_count(rows), k=k, n=n, code=coded.code, epilogue=tail.epilogue)
     if not code_gemm.applies(site):
         return None
     how = code_gemm.config(site, kernels.target)
@@ -100,31 +153,32 @@ def _by_group(
 
 
 def _by_channel(
-    rows: Rows, stored: Stored, tail: Tail, kernels: KernelCache
+    rows: Rows, offset: int, stored: Stored, tail: Tail, kernels: KernelCache
 ) -> tuple[KernelCall, float] | None:
     """Return the kernel of 8-bit integers with one scale a column, and its cycles, or None."""
-    if not isinstance(stored, Dequantized) or np.any(stored.how.zero_point):
+    if not _has_columns(stored):
         return None
-    scale = stored.how.scale
-    if scale.ndim and stored.how.axis != 1:
-        return None
-    k, n = stored.shape
+    scale, (k, n) = stored.how.scale, stored.shape
     program = _scaled(tail.program, rows, np.ascontiguousarray(np.broadcast_to(scale, (n,))))
     conv = ConvSite(
         batch=1,
         height=1,
-        width=prod(ir.static_shape(rows.x)[:-1]),
+        width=_count(rows),
         channels=k,
         out_channels=n,
         kernel=(1, 1),
         epilogue=program.epilogue(),
     )
     weight = np.ascontiguousarray(stored.codes.T).reshape(n, 1, 1, k)
-    largest = int(np.abs(weight.astype(np.int64)).max())
-    site = QConvSite(conv=conv, dtype="int8", zero_point=0, largest=largest)
+    site = QConvSite(
+        conv=conv,
+        dtype="uint8" if offset else "int8",
+        zero_point=offset,
+        largest=_largest(stored),
+    )
     how = qconv.config(site, kernels.target)
     cycles = qconv.cycles(site, how, kernels.target)
-    types = f"qd8_qc{weight_bits(largest)}w"
+    types = f"qd8_qc{weight_bits(site.largest)}w"
     kernel = kernels.get(qconv.qconv, f"{how.dot.key}_gemm", site, how, cycles, types=types)
     bias = qconv.pack_bias(np.zeros(n, np.int64), weight, site, how)
     args = (rows.codes, qconv.pack(weight, site, how), bias, *program.tensors)
