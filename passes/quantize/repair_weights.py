@@ -5,42 +5,30 @@ Before and after, for every layer of ``weight_layers``::
     y = conv2d | matmul(x, weight)      the same operators; other integers, and other scales where
     z = add(y, bias)                    each output has its own; another bias
 
-Layers are taken in order, in *stages*. For each layer of a stage the inputs are those of the net
-whose earlier stages are repaired, the outputs wanted those of the net of floats, over rows drawn
-from all calibration samples; ``hessian``, ``gptq`` and ``round_weights`` say what is done with
-them. A stage of one layer is exact; in a larger one a layer does not see the repair of those before
-it in the same stage, and there are fewer parts to compile. Layers that read the same tensor share a
-stage at no loss. Cost: each binding of either net runs about once on every sample; then, a layer,
-one matrix product of rows by inputs squared, and the solving.
+Layers are taken in order, in stages; see ``net_pair``. For each layer the inputs are those of the
+net that is repaired so far, the outputs wanted those of the net of floats, over rows drawn from all
+calibration samples; ``hessian``, ``gptq`` and ``round_weights`` say what is done with them. Cost:
+each binding of either net runs about once on every sample; then, a layer, one matrix product of
+rows by inputs squared, and the solving.
 
 Sources: those of ``gptq`` and ``round_weights``.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tvm
-from tvm import relax
 
-from tvmopt import forms, ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
-from tvmopt.passes.canonicalize.rebuild import Rebuild, Rule, is_plain, rebuild_main
 from tvmopt.passes.quantize.hessian import Moments, MomentSum, choose_positions
+from tvmopt.passes.quantize.net_pair import Errand, Leave, NetPair, Progress, revise_layers
 from tvmopt.passes.quantize.repair_layer import Repaired, RoundingOptions, repair_layer
-from tvmopt.passes.quantize.segments import Build, Segments
-from tvmopt.passes.quantize.weight_layers import Bias, WeightLayer, find_layers
+from tvmopt.passes.quantize.weight_layers import Change, WeightLayer, change_bias
 from tvmopt.report import Report
-
-Leave = Callable[[str], str | None]
-"""Returns why a layer is to be left alone, by its name; None if it is not."""
-Progress = Callable[[str, int, int], None]
-"""Takes what is under way, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +81,19 @@ class RepairWeights:
             tap: Compiles modules for this machine.
             report: Takes each decision.
             leave: Says which layers are to be left alone; None repairs all.
-            progress: Is told of each layer; None tells nobody.
+            progress: Is told of each stage; None tells nobody.
         """
-        self.options, self.reference = options, reference
-        self.samples, self.tap, self.report = samples, tap, report
-        self.leave = leave or (lambda _: None)
-        self.progress = progress or (lambda *_: None)
+        self.options = options
+        self.errand = Errand(
+            pass_name="RepairWeights",
+            what="repair weights",
+            reference=reference,
+            samples=samples,
+            tap=tap,
+            report=report,
+            leave=leave,
+            progress=progress,
+        )
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         """Return the repaired module; ``mod`` is left as it was.
@@ -106,116 +101,43 @@ class RepairWeights:
         Raises:
             DataError: A layer's values are not finite, or the disk for them is full.
         """
-        if not (is_plain(mod["main"]) and is_plain(self.reference["main"])):
-            self._note("main", applied=False, reason="it has control flow or side effects")
-            return mod
-        mod, reference = ir.unique_names(mod), ir.unique_names(self.reference)
-        layers = list(self._layers(mod, reference))
-        if not layers:
-            return mod
-        done: dict[relax.Var, Repaired] = {}
-        with tempfile.TemporaryDirectory(prefix="tvmopt-repair-") as folder:
-            nets = _Nets(mod, reference, layers, self.samples, self.tap, Path(folder))
-            for stage in stages(layers, self.options.stage_size):
-                self.progress("repair weights", len(done), len(layers))
-                for layer, moments in nets.look_at(stage, self.options):
-                    done[layer.var] = self._repair(layer, moments)
-                    nets.change(layer, done[layer.var])
-        self.progress("repair weights", len(layers), len(layers))
-        changes = dict(change for layer in layers for change in _changes(layer, done[layer.var]))
-        return rebuild_main(mod, lambda graph: _rule(graph, changes))
+        return revise_layers(mod, self.errand, self.options.stage_size, self._revise)
 
-    def _layers(self, mod: tvm.IRModule, reference: tvm.IRModule) -> Iterator[WeightLayer]:
-        def note(name: str, reason: str) -> None:
-            self._note(name, applied=False, reason=reason)
+    def _revise(self, pair: NetPair, stage: Sequence[WeightLayer]) -> Iterator[Change]:
+        for layer, moments in zip(stage, look_at(pair, stage, self.options), strict=True):
+            repaired = repair_layer(layer, moments, self.options)
+            self._note(layer, repaired, weights=moments.inputs.shape[-1])
+            yield from _changes(layer, repaired)
 
-        for layer in find_layers(mod, reference, note):
-            reason = self.leave(layer.name)
-            if reason is None:
-                yield layer
-            else:
-                note(layer.name, reason)
-
-    def _repair(self, layer: WeightLayer, moments: Moments) -> Repaired:
-        result = repair_layer(layer, moments, self.options)
-        few = f", only {result.rows} rows for {moments.inputs.shape[-1]} weights an output"
-        self._note(
+    def _note(self, layer: WeightLayer, result: Repaired, *, weights: int) -> None:
+        few = f", from only {result.rows} rows for {weights} weights an output"
+        self.errand.note(
             layer.name,
             applied=True,
-            reason=f"{self.options.method}: output error {result.before:.3g} -> "
-            f"{result.after:.3g} of the output's square"
-            + (few if result.rows < moments.inputs.shape[-1] else ""),
+            reason=f"{self.options.method}: output error {result.before:.3g} -> {result.after:.3g} "
+            "of the output's square" + (few if result.rows < weights else ""),
         )
-        return result
-
-    def _note(self, site: str, *, applied: bool, reason: str) -> None:
-        self.report.add("RepairWeights", site, applied=applied, reason=reason)
 
 
-def stages(layers: Sequence[WeightLayer], size: int) -> list[list[WeightLayer]]:
-    """Cut layers, in order, into stages that read ``size`` tensors each, the last maybe fewer."""
-    result: list[list[WeightLayer]] = []
-    for layer in layers:
-        last = result[-1] if result else []
-        joins = any(other.data.same_as(layer.data) for other in last)
-        if last and (len({o.data for o in last}) < size or joins):
-            last.append(layer)
-        else:
-            result.append([layer])
-    return result
-
-
-class _Nets:
-    """The compressed and the dense net, run side by side."""
-
-    def __init__(
-        self,
-        mod: tvm.IRModule,
-        reference: tvm.IRModule,
-        layers: Sequence[WeightLayer],
-        samples: Samples,
-        tap: Tap,
-        folder: Path,
-    ) -> None:
-        self.samples = samples
-        places = [folder / "compressed", folder / "dense"]
-        for place in places:
-            place.mkdir()
-        self.compressed = Segments(mod, samples, tap, places[0], [i.var for i in layers])
-        self.dense = Segments(reference, samples, tap, places[1], [i.reference for i in layers])
-
-    def look_at(
-        self, stage: Sequence[WeightLayer], options: RepairWeightsOptions
-    ) -> list[tuple[WeightLayer, Moments]]:
-        """Run the samples up to a stage's layers, and return what these see and should give."""
-        compressed, dense = self.compressed, self.dense
-        keep = min(compressed.place[layer.var] for layer in stage)
-        done = 1 + max(dense.place[layer.reference] for layer in stage)
-        sums = [
-            MomentSum(
-                layer.with_bias(layer.rows(layer.weight), layer.reference_bias),
-                has_bias=layer.bias is not None,
-                layer=layer.name,
-            )
-            for layer in stage
-        ]
-        share = max(1, options.rows // len(self.samples))
-        with (
-            compressed.part([layer.data for layer in stage], keep) as run,
-            dense.part([layer.reference for layer in stage], done) as run_dense,
-        ):
-            for number, feed in enumerate(self.samples):
-                inputs, outputs = run(number, feed), run_dense(number, feed)
-                seed = (options.seed, number)
-                for layer, total in zip(stage, sums, strict=True):
-                    x, y = inputs[layer.data.name], outputs[layer.reference.name]
-                    total.add(*sampled(layer, x, y, share, seed))
-        return [(layer, total.finish()) for layer, total in zip(stage, sums, strict=True)]
-
-    def change(self, layer: WeightLayer, repaired: Repaired) -> None:
-        """Let the compressed net go on with what became of a layer."""
-        for var, build in _changes(layer, repaired):
-            self.compressed.change(var, build)
+def look_at(
+    pair: NetPair, stage: Sequence[WeightLayer], options: RepairWeightsOptions
+) -> list[Moments]:
+    """Run the samples up to a stage's layers, and return what these see and should give."""
+    sums = [
+        MomentSum(
+            layer.with_bias(layer.rows(layer.weight), layer.reference_bias),
+            has_bias=layer.bias is not None,
+            layer=layer.name,
+        )
+        for layer in stage
+    ]
+    share = max(1, options.rows // pair.batches)
+    for number, (inputs, outputs) in enumerate(pair.run(stage, outputs=False)):
+        seed = (options.seed, number)
+        for layer, total in zip(stage, sums, strict=True):
+            x, y = inputs[layer.data.name], outputs[layer.reference.name]
+            total.add(*sampled(layer, x, y, share, seed))
+    return [total.finish() for total in sums]
 
 
 def sampled(
@@ -244,38 +166,8 @@ def sampled(
     return rows, split.transpose(1, 0, 2)
 
 
-def _changes(layer: WeightLayer, repaired: Repaired) -> Iterator[tuple[relax.Var, Build]]:
+def _changes(layer: WeightLayer, repaired: Repaired) -> Iterator[Change]:
     """Yield the variables that are bound to something else, and how that is built."""
     yield layer.held, lambda _, emit: repaired.stored.build(emit, layer.held.name)
     if layer.bias is not None and repaired.bias is not None:
         yield change_bias(layer.bias, repaired.stored, repaired.bias)
-
-
-def change_bias(bias: Bias, stored: forms.Stored, value: np.ndarray) -> tuple[relax.Var, Build]:
-    """Return what must change for a layer's bias to be ``value``, (outputs,) float64.
-
-    Args:
-        bias: The bias at hand.
-        stored: The layer's weight as it will be.
-        value: The new one.
-    """
-    if bias.data is None or not isinstance(stored, forms.Dequantized):
-        plain = relax.const(value.astype(np.float32).reshape(bias.shape))
-        places = (0, 1)
-        return bias.var, lambda total, _: ir.with_changes(
-            total, [plain if i == bias.place else total.args[i] for i in places]
-        )
-    assert bias.held is not None
-    held, how = bias.held, forms.bias_how(bias.data, stored.how, len(bias.shape) - 1)
-    limits = np.iinfo(np.int32)
-    # As wide as accumulators are; nothing that was calibrated comes near the ends.
-    codes = np.clip(np.rint(value / how.scale.astype(np.float64)), limits.min, limits.max)
-    constant = forms.Dequantized(codes=codes.astype(np.int32).reshape(bias.shape), how=how)
-    return held, lambda _, emit: constant.build(emit, held.name)
-
-
-def _rule(graph: Rebuild, changes: Mapping[relax.Var, Build]) -> Rule:
-    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return changes[var](value, graph.emit) if var in changes else value
-
-    return rule

@@ -20,16 +20,14 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmopt import forms, ir
+from tvmopt import ir
 from tvmopt.calibration import Feed, Samples, Tap
 from tvmopt.errors import DataError
 from tvmopt.passes.canonicalize.rebuild import variables
+from tvmopt.passes.quantize.weight_layers import Build
 
 Run = Callable[[int, Feed], dict[str, np.ndarray]]
 """Runs the batch of a number, counted from 0 and in order, and gives the tensors asked for."""
-
-Build = Callable[[relax.Expr, forms.Emit], relax.Expr]
-"""Makes, of what a variable is bound to, what it is to be bound to instead."""
 
 # What is cheap to compute again and reads one tensor: that tensor is kept instead.
 _CHEAP = ("relax.dequantize", "relax.reshape")

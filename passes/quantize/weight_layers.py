@@ -27,6 +27,10 @@ from tvmopt.passes.quantize.hessian import Patches
 
 Note = Callable[[str, str], None]
 """Takes a layer's name and the reason why it is left alone."""
+Build = Callable[[relax.Expr, forms.Emit], relax.Expr]
+"""Makes, of what a variable is bound to, what it is to be bound to instead."""
+Change = tuple[relax.Var, Build]
+"""A variable, and what it is to be bound to."""
 
 
 class Reader:
@@ -240,3 +244,26 @@ def _bias(
     return Bias(
         var=user, place=place, held=other, value=value, shape=kept.codes.shape, data=data[1]
     )
+
+
+def change_bias(bias: Bias, stored: forms.Stored, value: np.ndarray) -> Change:
+    """Return what must change for a layer's bias to be ``value``, (outputs,) float64.
+
+    Args:
+        bias: The bias at hand.
+        stored: The layer's weight as it will be.
+        value: The new one.
+    """
+    if bias.data is None or not isinstance(stored, forms.Dequantized):
+        plain = relax.const(value.astype(np.float32).reshape(bias.shape))
+        places = (0, 1)
+        return bias.var, lambda total, _: ir.with_changes(
+            total, [plain if i == bias.place else total.args[i] for i in places]
+        )
+    assert bias.held is not None
+    held, how = bias.held, forms.bias_how(bias.data, stored.how, len(bias.shape) - 1)
+    limits = np.iinfo(np.int32)
+    # As wide as accumulators are; nothing that was calibrated comes near the ends.
+    codes = np.clip(np.rint(value / how.scale.astype(np.float64)), limits.min, limits.max)
+    constant = forms.Dequantized(codes=codes.astype(np.int32).reshape(bias.shape), how=how)
+    return held, lambda _, emit: constant.build(emit, held.name)
