@@ -82,8 +82,7 @@ def cycles(site: QuantizedMeanSite, target: CpuTarget) -> float:
 
 
 def quantized_mean(site: QuantizedMeanSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, factors: (taps + 1,), y)``; shapes as the site says."""
-    assert not site.epilogue.operands, "a mean takes no operands"
+    """Return ``name(x, factors: (taps + 1,), *operands, y)``; shapes as the site says."""
     windows, (out_h, out_w) = site.windows, site.windows.out_size
     c, vector = windows.channels, _sums(windows, target)
     width = vector.lanes * min(MAX_VECTORS, c // vector.lanes)
@@ -91,7 +90,7 @@ def quantized_mean(site: QuantizedMeanSite, target: CpuTarget, name: str) -> tir
     work = prod(site.output_shape) * windows.taps
 
     def body() -> None:
-        x, table, y = parameters(
+        x, table, *operands, y = parameters(
             ("x", windows.input_shape, windows.dtype),
             ("factors", (windows.taps + 1,)),
             *site.epilogue.parameters(site.output_shape),
@@ -104,7 +103,7 @@ def quantized_mean(site: QuantizedMeanSite, target: CpuTarget, name: str) -> tir
             with T.serial(out_w) as ow:
                 block = _Block(site, vector, width, (n, channel), (rows, window(windows, 1, ow)))
                 block.add_up(x)
-                block.write(table, y, (line * out_w + ow) * c + channel)
+                block.write(table, operands, y, (line * out_w + ow) * c + channel)
 
     return prim_func(name, body, {"tvmopt.macs": 0})
 
@@ -144,17 +143,20 @@ class _Block:
                 value = cast(vector.load(x, at + start), vector.dtype)
                 vector.store(self.held, vector.load(self.held, start) + value, start)
 
-    def write(self, factors: tirx.Buffer, y: tirx.Buffer, place: Expr) -> None:
-        """Emit the means, what follows them, and the stores."""
+    def write(
+        self, factors: tirx.Buffer, operands: list[tirx.Buffer], y: tirx.Buffer, place: Expr
+    ) -> None:
+        """Emit the means, what follows them, and the stores from ``place`` on."""
         vector, real = self.vector, Vector(self.vector.lanes)
         count = bind(self.extents[0] * self.extents[1])
         factor = real.splat(bind(factors[count]))
         offset = Vector(vector.lanes, "int32").splat(bind(count * self.site.zero_point))
         for start in self.starts:
+
+            def load(number: int, kind: Operand, start: int = start) -> Expr:
+                first = self.place[1] if kind is Operand.CHANNEL else place
+                return real.load(operands[number], first + start)
+
             total = cast(vector.load(self.held, start), "int32") - offset
             mean = fence(cast(total, "float32") * factor)
-            real.store(y, self.site.epilogue.apply(real, mean, _no_operand), place + start)
-
-
-def _no_operand(number: int, _kind: Operand) -> Expr:
-    raise AssertionError(f"a mean has no operand {number}")
+            real.store(y, self.site.epilogue.apply(real, mean, load), place + start)

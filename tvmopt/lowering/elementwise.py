@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -87,6 +88,7 @@ def match_tail(
     *,
     planes: bool = False,
     quantize: bool = True,
+    same: Iterable[relax.Var] = (),
 ) -> Tail:
     """Return the longest run of elementwise bindings behind ``anchor`` that one kernel can do.
 
@@ -99,8 +101,10 @@ def match_tail(
         taken: Numbers of bindings that other kernels stand for already.
         planes: Whether the kernel reads operands that follow the two innermost axes alone.
         quantize: Whether the kernel can store integers.
+        same: Variables that hold the same value as ``anchor``.
     """
-    growth = _Growth(graph, anchor, planes, Program(), {anchor.var: SUM})
+    values: dict[relax.Var, Arg] = dict.fromkeys((anchor.var, *same), SUM)
+    growth = _Growth(graph, anchor, planes, Program(), values)
     covered = {anchor.index}
     best = Tail(growth.program.copy(), frozenset(covered), anchor)
     while len(growth.program.steps) < MAX_STEPS and growth.program.output is None:
@@ -184,6 +188,8 @@ def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | 
     if array is not None and size == 1:
         return float(array.reshape(()))
     if size == shape[-1] and own[-1:] == shape[-1:]:
+        if array is None and stored is not None and _is_bytes(stored[1]):
+            return _dequantized(program, Operand.CHANNEL, *stored)
         return program.operand(_channels(arg, array, stored))
     plane = prod(shape[-2:])
     if growth.planes and own[-2:] == shape[-2:] and prod(own) == plane != prod(shape):
@@ -191,14 +197,22 @@ def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | 
     if own != shape:
         return None
     # A tensor that is made later by a kernel of its own will take this operator instead.
-    if stored is not None and not stored[1].scale.ndim and stored[1].dtype in STORED:
-        source, how = stored
-        if graph.born(source) < growth.anchor.index:
-            read = program.operand(Input(kind=Operand.TENSOR, value=source, dtype=how.dtype))
-            return program.step("dequantize", read, float(how.zero_point), float(how.scale))
+    if stored is not None and _is_bytes(stored[1]) and graph.born(stored[0]) < growth.anchor.index:
+        return _dequantized(program, Operand.TENSOR, *stored)
     if graph.born(arg) < growth.anchor.index or array is not None:
         return program.operand(Input(kind=Operand.TENSOR, value=arg))
     return None
+
+
+def _is_bytes(how: Affine) -> bool:
+    """Say whether a kernel can read integers so quantized, and dequantize them by one scale."""
+    return not how.scale.ndim and how.dtype in STORED
+
+
+def _dequantized(program: Program, kind: Operand, source: relax.Expr, how: Affine) -> Arg:
+    """Append an operand of integers and the step that dequantizes it."""
+    read = program.operand(Input(kind=kind, value=source, dtype=how.dtype))
+    return program.step("dequantize", read, float(how.zero_point), float(how.scale))
 
 
 def _real(q: relax.Expr, how: Affine) -> np.ndarray | None:

@@ -9,7 +9,6 @@ from typing import TypeVar
 from tvm import tirx
 
 from tvmopt.kernels.depthwise import DepthwiseConfig
-from tvmopt.kernels.epilogue import STORE
 from tvmopt.kernels.vector import isa
 from tvmopt.kernels.winograd import WinogradConfig
 from tvmopt.targets.description import CpuTarget
@@ -66,7 +65,9 @@ class KernelCache:
 
 def _types(read: str, site: object) -> str:
     """Return the types of a kernel's name: what it reads, and what it stores if that is another."""
-    epilogue = getattr(site, "epilogue", STORE)
+    epilogue = getattr(site, "epilogue", None)
+    if epilogue is None:
+        return read
     stored = {"uint8": "qu8", "int8": "qs8"}.get(epilogue.dtype, "f32")
     return read if stored == read[-len(stored) :] else f"{read}_{stored}"
 

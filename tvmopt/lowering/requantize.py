@@ -67,7 +67,7 @@ def integer_epilogue(
         unit: What the accumulator counts in: float64, () or (channels,).
         limit: Largest magnitude that the accumulator can take.
     """
-    if program.output is not None and _commutes(program):
+    if program.output is not None and commutes(program):
         return _in_steps(program, program.output, unit, limit)
     new = Program(list(program.inputs))
     values: dict[Arg, Arg] = {SUM: _times(new, SUM, unit)}
@@ -83,8 +83,8 @@ def integer_epilogue(
     return new.numbered(requantize(program.output)), tuple(new.inputs)
 
 
-def _commutes(program: Program) -> bool:
-    """Say whether the program is a chain of sums and clips of what may be scaled."""
+def commutes(program: Program) -> bool:
+    """Say whether the program is a chain of sums and clips: then all of it may be scaled."""
     chain: Arg = SUM
     terms = set[Arg]()
     for i, (op, args) in enumerate(program.steps):

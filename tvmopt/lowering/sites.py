@@ -17,7 +17,10 @@ from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
 from tvmopt.lowering.matmul import match_batch_matmul, match_linear
 from tvmopt.lowering.pooling import match_global_mean, match_pool
 from tvmopt.lowering.quantized_depthwise import match_quantized_depthwise
+from tvmopt.lowering.quantized_elementwise import match_quantized_elementwise
+from tvmopt.lowering.quantized_pooling import match_quantized_mean
 from tvmopt.lowering.quantized_product import match_quantized_product
+from tvmopt.lowering.quantized_readers import split_readers
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.lowering.weight_only import match_weight_only
@@ -38,8 +41,10 @@ MATCHERS: tuple[Matcher, ...] = (
     match_linear,
     match_attention,
     match_batch_matmul,
+    match_quantized_mean,
     match_pool,
     match_global_mean,
+    match_quantized_elementwise,
 )
 
 DEFAULTS = LowerOptions()
@@ -61,6 +66,7 @@ def lower(
         report: Gets one line for each site that a generated kernel computes.
         options: What the user switched.
     """
+    mod = split_readers(mod)
     graph = Graph.of(mod["main"])
     replacements = match_sites(graph, KernelCache(target, options), report)
     return lower_rest(_rewrite(mod, graph, replacements), target)
