@@ -11,7 +11,8 @@ After::
 Source: onnxscript's optimizer, whose folding pass (on ONNX's reference evaluator) does the work;
 what is chosen here is which nodes it may fold. ``QuantizeLinear`` and ``DequantizeLinear`` never
 are: folding ``DequantizeLinear`` of an int8 weight would turn it into floats four times the size
-and hide the quantization from every later pass.
+and hide the quantization from every later pass. For the same reason a ``Cast`` of 8 or 16 bits to
+more stays where it makes a matrix wider.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def _may_fold(node: onnx_ir.Node) -> bool | None:
     """Say whether to fold a node of constants; None leaves it to onnxscript's size limits."""
     if node.op_type in _KEPT or node.domain not in {"", "ai.onnx"}:
         return False
+    if node.op_type == "Cast" and _widens_matrix(node):
+        return False
     held = sum(v.const_value.size for v in node.inputs if v is not None and v.const_value)
     made = 0
     for value in node.outputs:
@@ -106,3 +109,14 @@ def _may_fold(node: onnx_ir.Node) -> bool | None:
     if made > max(held, MOST_NEW_ELEMENTS):
         return False
     return True if node.op_type in _CHEAP else None
+
+
+def _widens_matrix(node: onnx_ir.Node) -> bool:
+    """Say whether a Cast makes a constant matrix, or more, of 16 bits or fewer wider."""
+    value, to = node.inputs[0], node.attributes.get("to")
+    stored = None if value is None else value.const_value
+    if stored is None or to is None or stored.dtype == onnx_ir.DataType.BOOL:
+        return False
+    result = onnx_ir.DataType(to.as_int())
+    is_matrix = sum(size != 1 for size in stored.shape.numpy()) > 1
+    return is_matrix and stored.dtype.bitwidth <= 16 < result.bitwidth

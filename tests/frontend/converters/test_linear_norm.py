@@ -1,4 +1,4 @@
-"""Matrix products, normalizations and quantized operators."""
+"""Matrix products and normalizations."""
 
 from __future__ import annotations
 
@@ -93,62 +93,6 @@ def test_instance_norm(save: Callable[..., Path], agrees: Callable[..., Imported
     nodes = [helper.make_node("InstanceNormalization", ["x", "g", "b"], ["y"])]
     path = save(nodes, [("x", "float32", [2, 3, 4, 4])], ["y"], {"g": draw(3), "b": draw(3)})
     agrees(path, {"x": draw(2, 3, 4, 4)})
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_quantize_and_dequantize_by_channel(
-    save: Callable[..., Path], agrees: Callable[..., ImportedModel], axis: int
-) -> None:
-    size = (4, 6)[axis]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=axis),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=axis),
-    ]
-    scales = {
-        "s": RNG.uniform(0.01, 0.1, size).astype(np.float32),
-        "z": RNG.integers(-20, 20, size).astype(np.int8),
-    }
-    path = save(nodes, [("x", "float32", [4, 6])], ["q", "y"], scales)
-    agrees(path, {"x": draw(4, 6)})
-
-
-def test_qlinear_conv_takes_the_form_of_quantize_pairs(
-    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
-) -> None:
-    names = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"]
-    nodes = [helper.make_node("QLinearConv", names, ["y"], pads=[1, 1, 1, 1])]
-    initializers = {
-        "xs": np.array(0.02, np.float32),
-        "xz": np.array(7, np.uint8),
-        # |w| <= 31: ONNX Runtime's u8 x s8 kernel saturates pairs of products on some machines.
-        "w": RNG.integers(-31, 32, (4, 3, 3, 3)).astype(np.int8),
-        "ws": RNG.uniform(0.01, 0.02, 4).astype(np.float32),
-        "wz": np.zeros(4, np.int8),
-        "ys": np.array(0.05, np.float32),
-        "yz": np.array(128, np.uint8),
-        "b": RNG.integers(-500, 500, 4).astype(np.int32),
-    }
-    path = save(nodes, [("x", "uint8", [1, 3, 5, 5])], ["y"], initializers)
-    model = load(path)
-    assert [op for op in operators(model) if "quantize" in op] == [
-        "dequantize",
-        "dequantize",
-        "quantize",
-    ]
-    agrees(path, {"x": RNG.integers(0, 256, (1, 3, 5, 5)).astype(np.uint8)})
-
-
-def test_integer_products_are_exact(
-    save: Callable[..., Path], agrees: Callable[..., ImportedModel]
-) -> None:
-    nodes = [helper.make_node("MatMulInteger", ["a", "b", "az", "bz"], ["y"])]
-    initializers = {
-        "b": RNG.integers(-31, 32, (6, 4)).astype(np.int8),
-        "az": np.array(100, np.uint8),
-        "bz": np.array(3, np.int8),
-    }
-    path = save(nodes, [("a", "uint8", [3, 6])], ["y"], initializers)
-    agrees(path, {"a": RNG.integers(0, 256, (3, 6)).astype(np.uint8)})
 
 
 @pytest.mark.parametrize("axis", [-1, 0])

@@ -8,11 +8,14 @@ from tvmopt.frontend.converters import (
     conv,
     elementwise,
     gather,
+    integers,
     layout,
     linear,
     norm,
+    packed,
     padding,
     pool,
+    qlinear,
     quantized,
     reduce,
     resize,
@@ -24,6 +27,7 @@ _FAMILIES = (
     conv,
     elementwise,
     gather,
+    integers,
     layout,
     linear,
     norm,
@@ -33,9 +37,15 @@ _FAMILIES = (
     reduce,
     resize,
 )
+_CONTRIB_FAMILIES = (integers, packed, qlinear, quantized)
 
 
 def converter_table() -> Mapping[tuple[str, str], Converter]:
     """Return the converters by (domain, operator): ours, and TVM's where there is none of ours."""
     own = {("", op): convert for family in _FAMILIES for op, convert in family.TABLE.items()}
-    return {**tvm_converters(), **own}
+    contrib = {
+        ("com.microsoft", op): convert
+        for family in _CONTRIB_FAMILIES
+        for op, convert in family.CONTRIB.items()
+    }
+    return {**tvm_converters(), **own, **contrib}

@@ -207,9 +207,16 @@ def _cast(node: Node) -> relax.Expr:
     if dtype == ir.dtype(x):
         return x
     known = ir.constant(x)
-    if known is not None:
+    if known is not None and not _widens_matrix(known, dtype):
         return constant(known.astype(dtype))
     return relax.op.astype(x, dtype)
+
+
+def _widens_matrix(value: np.ndarray, dtype: str) -> bool:
+    """Say whether a cast makes a constant of 8 or 16 bits that may be a weight wider."""
+    narrow = value.dtype.kind != "b" and value.dtype.itemsize <= 2
+    is_matrix = sum(size != 1 for size in value.shape) > 1
+    return is_matrix and narrow and np.dtype(dtype).itemsize > value.dtype.itemsize
 
 
 TABLE: Mapping[str, Converter] = {

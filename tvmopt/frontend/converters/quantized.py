@@ -1,7 +1,6 @@
-"""Operators on quantized tensors: as dequantize, the operator, quantize.
+"""Quantized operators as dequantize, the operator, quantize: the form that integer kernels match.
 
-The integer kernels match that form, so a model in ONNX's older QLinear operators becomes the one
-that quantize / dequantize pairs describe.
+A model in ONNX's older QLinear operators becomes the one that quantize / dequantize pairs describe.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.errors import UnsupportedError
+from tvmopt.frontend.converters import blocked
 from tvmopt.frontend.converters.conv import convolution
 from tvmopt.frontend.converters.node import (
     Converter,
@@ -27,110 +27,138 @@ from tvmopt.frontend.converters.node import (
 from tvmopt.frontend.dtypes import dtype_name
 
 
-def _per_tensor(x: relax.Expr) -> relax.Expr:
-    """Return a scale or zero point of one element as a scalar."""
+def per_tensor(x: relax.Expr) -> relax.Expr:
+    """Return a scale or zero point of one element as a scalar; any other as it is."""
     return reshape(x, []) if math.prod(shape(x)) == 1 else x
 
 
 def _axis(node: Node, x: relax.Expr, scale: relax.Expr) -> int:
-    if node.attribute("block_size", 0):
-        raise UnsupportedError("block_size must be 0")
-    axis = node.attribute("axis", 1)
     if rank(scale) == 0:
         return 0  # one scale for all: any axis will do
-    return axis_of(axis, rank(x))
+    return axis_of(node.attribute("axis", 1), rank(x))
 
 
 def _quantize(node: Node) -> relax.Expr:
-    x, scale = node.input(0), _per_tensor(node.input(1))
+    x, scale = node.input(0), per_tensor(node.input(1))
     if node.has(2):
-        zero = _per_tensor(node.input(2))
+        zero = per_tensor(node.input(2))
     else:
         to = node.attribute("output_dtype", 0)
         dtype = dtype_name(to, "the type to quantize to") if to else "uint8"
         zero = constant(np.zeros(shape(scale), dtype))
+    if node.attribute("block_size", 0) and rank(scale):
+        return blocked.quantize(node, x, scale, zero)
     axis = _axis(node, x, scale)
     return relax.op.quantize(x, scale, zero, axis=axis, out_dtype=ir.dtype(zero))
 
 
 def _dequantize(node: Node) -> relax.Expr:
-    x, scale = node.input(0), _per_tensor(node.input(1))
-    zero = _per_tensor(node.input(2)) if node.has(2) else None
-    return dequantize(x, scale, zero, _axis(node, x, scale))
+    x, scale = node.input(0), per_tensor(node.input(1))
+    zero = per_tensor(node.input(2)) if node.has(2) else None
+    to = node.attribute("output_dtype", 0)
+    out = dtype_name(to, "the type to dequantize to") if to else ir.dtype(scale)
+    if node.attribute("block_size", 0) and rank(scale):
+        return blocked.dequantize(node, x, scale, zero, out)
+    if ir.dtype(x) == "float32":
+        raise UnsupportedError("its input must be integers")
+    return dequantize(x, scale, zero, _axis(node, x, scale), out)
 
 
-def dequantize(x: relax.Expr, scale: relax.Expr, zero: relax.Expr | None, axis: int) -> relax.Expr:
+def dequantize(
+    x: relax.Expr, scale: relax.Expr, zero: relax.Expr | None, axis: int, out: str = "float32"
+) -> relax.Expr:
     """Return (x - zero) * scale, with one scale and zero point or one for each along ``axis``."""
     if zero is None:
         zero = constant(np.zeros(shape(scale), ir.dtype(x)))
-    return relax.op.dequantize(x, scale, zero, axis=axis, out_dtype=ir.dtype(scale))
+    return relax.op.dequantize(x, scale, zero, axis=axis, out_dtype=out)
 
 
-def _qlinear_matmul(node: Node) -> relax.Expr:
-    a = _operand(node, 0, last_but=2)
-    b = _operand(node, 3, last_but=1)
-    return _requantize(node, relax.op.matmul(a, b), 6)
+def operand(node: Node, first: int, axis: int = 0, scale_at: int | None = None) -> relax.Expr:
+    """Return an input of a QLinear operator as floats.
+
+    Args:
+        node: The node.
+        first: Where the integers are; their scale and zero point, which may be left out, follow.
+        axis: The axis of scales that are more than one.
+        scale_at: Where the scale is, if not there.
+    """
+    at = first + 1 if scale_at is None else scale_at
+    zero = per_tensor(node.input(at + 1)) if node.has(at + 1) else None
+    return node.emit(dequantize(node.input(first), scale_of(node, at), zero, axis))
 
 
-def _operand(node: Node, first: int, last_but: int) -> relax.Expr:
-    """Return the dequantized tensor at ``first``, its scale and zero point behind it."""
-    x = node.input(first)
-    scale, zero = _per_tensor(node.input(first + 1)), _per_tensor(node.input(first + 2))
-    return node.emit(dequantize(x, scale, zero, max(0, rank(x) - last_but)))
+def scale_of(node: Node, index: int) -> relax.Expr:
+    """Return a scale as float32; halves have an image there."""
+    scale = per_tensor(node.input(index))
+    value = ir.constant(scale)
+    if value is not None:
+        return constant(value.astype(np.float32))
+    return scale if ir.dtype(scale) == "float32" else node.emit(relax.op.astype(scale, "float32"))
 
 
-def _requantize(node: Node, y: relax.Expr, first: int) -> relax.Expr:
-    scale, zero = _per_tensor(node.input(first)), _per_tensor(node.input(first + 1))
+def requantize(node: Node, y: relax.Expr, first: int, dtype: str = "uint8") -> relax.Expr:
+    """Return floats as integers by the scale at ``first`` and the zero point behind it.
+
+    Args:
+        node: The node.
+        y: What it computes.
+        first: Where the scale is.
+        dtype: Of the result where there is no zero point.
+    """
+    scale = scale_of(node, first)
+    has = node.has(first + 1)
+    zero = per_tensor(node.input(first + 1)) if has else constant(np.zeros((), dtype))
     return relax.op.quantize(node.emit(y), scale, zero, axis=0, out_dtype=ir.dtype(zero))
 
 
+def _qlinear_matmul(node: Node) -> relax.Expr:
+    a = operand(node, 0, max(0, rank(node.input(0)) - 2))
+    b = operand(node, 3, max(0, rank(node.input(3)) - 1))
+    return requantize(node, relax.op.matmul(a, b), 6)
+
+
 def _qlinear_conv(node: Node) -> relax.Expr:
-    x = node.emit(dequantize(node.input(0), *_scale(node, 1), 1))
-    weight = node.emit(dequantize(node.input(3), *_scale(node, 4), 0))
-    y = convolution(node, x, weight)
+    if node.attribute("channels_last", 0):
+        raise UnsupportedError("channels_last must be 0")
+    y = convolution(node, operand(node, 0, 1), operand(node, 3, 0))
     if node.has(8):
-        # The bias counts in units of x_scale * w_scale, and has no zero point.
-        unit = relax.op.multiply(_scale(node, 1)[0], _scale(node, 4)[0])
-        bias = relax.op.multiply(relax.op.astype(node.input(8), "float32"), unit)
-        bias = reshape(node.emit(bias), [1, *shape(node.input(8)), *[1] * (rank(x) - 2)])
-        y = relax.op.add(y, bias)
-    return _requantize(node, y, 6)
+        dims = [1, *shape(node.input(8)), *[1] * (rank(node.input(0)) - 2)]
+        y = relax.op.add(y, bias(node, reshape(node.input(8), dims), 1, (1, 4)))
+    return requantize(node, y, 6)
 
 
-def _scale(node: Node, first: int) -> tuple[relax.Expr, relax.Expr]:
-    return _per_tensor(node.input(first)), _per_tensor(node.input(first + 1))
+def bias(
+    node: Node, codes: relax.Expr, axis: int, scales: tuple[int, int], factor: float = 1.0
+) -> relax.Expr:
+    """Return an int32 bias as floats; it counts in units of the product of two scales.
 
-
-def _conv_integer(node: Node) -> relax.Expr:
-    x, weight = _centred(node, 0, 2, 0), _centred(node, 1, 3, 0)
-    return convolution(node, x, weight)
-
-
-def _matmul_integer(node: Node) -> relax.Expr:
-    a = _centred(node, 0, 2, max(0, rank(node.input(0)) - 2))
-    b = _centred(node, 1, 3, rank(node.input(1)) - 1)
-    return relax.op.matmul(a, b)
-
-
-def _centred(node: Node, index: int, zero_index: int, axis: int) -> relax.Expr:
-    """Return an input less its zero point, in int32."""
-    x = node.emit(relax.op.astype(node.input(index), "int32"))
-    if not node.has(zero_index):
-        return x
-    zero = _per_tensor(node.input(zero_index))
-    known = ir.constant(zero)
-    if known is not None and not known.any():
-        return x
-    if rank(zero) == 1:
-        zero = reshape(zero, [*shape(zero), *[1] * (rank(x) - 1 - axis)])
-    return node.emit(relax.op.subtract(x, relax.op.astype(zero, "int32")))
+    Args:
+        node: The node.
+        codes: The bias.
+        axis: Its axis of the channels.
+        scales: Which inputs the scales are.
+        factor: A further factor of the units.
+    """
+    first, second = (scale_of(node, index) for index in scales)
+    values = [ir.constant(scale) for scale in (first, second)]
+    if values[0] is not None and values[1] is not None and values[0].ndim == 0:
+        unit = values[0] * np.float32(factor) * values[1]
+        how = forms.Affine(
+            scale=np.asarray(unit, np.float32), zero_point=np.zeros((), np.int32), dtype="int32",
+            axis=axis,
+        )  # fmt: skip
+        return node.emit(forms.dequantize(codes, how))
+    unit = node.emit(relax.op.multiply(first, second))
+    if rank(unit) == 1:
+        unit = reshape(unit, [-1 if i == axis else 1 for i in range(rank(codes))])
+    wide = node.emit(relax.op.astype(codes, "float32"))
+    return node.emit(relax.op.multiply(wide, node.emit(unit)))
 
 
 TABLE: Mapping[str, Converter] = {
-    "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize,
-    "MatMulInteger": _matmul_integer,
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
     "QuantizeLinear": _quantize,
 }
+CONTRIB: Mapping[str, Converter] = TABLE
