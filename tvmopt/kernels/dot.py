@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from tvmopt.kernels.vector import Expr, Vector, bind, cast, intrinsic
+from tvmopt.kernels.vector import Expr, Vector, bind, cast, intrinsic, wrapping
 from tvmopt.targets.description import CpuTarget
 
 UNSIGNED_HIGH = 255  # greatest value of an activation as PMADDUBSW reads it
@@ -70,7 +70,7 @@ def choose_dot(target: CpuTarget, largest: int) -> Dot:
     """
     lanes, has = target.lanes(32), set(target.required)
     if largest > 128:  # weights beyond 8 bits: an asymmetric grid whose zero point is far off
-        return _wide(target)
+        return wide_dot(target)
     if ("avx512vnni" in has and target.vector_bits >= 256) or "avxvnni" in has:
         return _dot("vpdpbusd", "uint8", lanes)
     if "i8mm" in has:
@@ -79,7 +79,7 @@ def choose_dot(target: CpuTarget, largest: int) -> Dot:
         return _dot("sdot", "int8", lanes)
     if largest <= PAIR_LIMIT and has >= _PAIRS.get(target.vector_bits, {"never"}):
         return _pairs(lanes, max(1, INT16_HIGH // (2 * UNSIGNED_HIGH * max(1, largest))))
-    return _wide(target)
+    return wide_dot(target)
 
 
 _PAIRS = {512: {"avx512bw"}, 256: {"avx2"}, 128: {"ssse3"}}
@@ -112,7 +112,8 @@ def _pairs(lanes: int, depth: int) -> Dot:
     )
 
 
-def _wide(target: CpuTarget) -> Dot:
+def wide_dot(target: CpuTarget) -> Dot:
+    """Return the way on ``target`` that multiplies 16-bit integers."""
     lanes = target.lanes(32)
     if target.triple.startswith("x86_64"):
         # AVX-512 without its byte and word instructions has no PMADDWD of 512 bits.
@@ -170,11 +171,11 @@ def widened(pairs: Expr, dot: Dot) -> Expr:
 def step(sums: Expr, x: Expr, w: Expr, dot: Dot) -> Expr:
     """Return ``sums`` and the products of one step; w: a vector of ``group * lanes`` weights."""
     if dot.name == "pmaddubsw":
-        return sums + widened(products(x, w, dot), dot)
+        return wrapping("add", sums, widened(products(x, w, dot), dot))
     if dot.name == "pmaddwd":
-        return sums + _pmaddwd(x, w, dot)
+        return wrapping("add", sums, _pmaddwd(x, w, dot))
     if dot.name == "mla":
-        return sums + x * cast(w, "int32")
+        return wrapping("add", sums, x * cast(w, "int32"))
     return intrinsic(f"int32x{dot.lanes}", _DIRECT[dot.name, dot.lanes], sums, x, w)
 
 

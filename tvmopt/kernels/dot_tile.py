@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels import dot as dots
 from tvmopt.kernels.dot import Dot
 from tvmopt.kernels.tile import Tile
-from tvmopt.kernels.vector import Expr, Vector, bind, registers
+from tvmopt.kernels.vector import Expr, Vector, bind, registers, wrapping
 
 
 class DotTile:
@@ -100,7 +100,7 @@ class DotTile:
         """Add the 16-bit sums to the wide ones."""
         for i, v in self._places():
             pairs = self.short.load(self.pairs[i], 2 * v * self.dot.lanes)
-            total = self.value(i, v) + dots.widened(pairs, self.dot)
+            total = wrapping("add", self.value(i, v), dots.widened(pairs, self.dot))
             self.wide.store(self.sums[i], total, v * self.dot.lanes)
 
     def _places(self) -> list[tuple[int, int]]:

@@ -95,6 +95,16 @@ def fence(value: Expr) -> Expr:
     return intrinsic(str(value.ty), "llvm.arithmetic.fence", value)
 
 
+def wrapping(op: str, a: Expr, b: Expr) -> Expr:
+    """Return "add", "sub", "mul" or "ashr" of two int32 vectors, modulo 2**32.
+
+    TVM's own operators promise LLVM that no 32-bit integer overflows.
+    """
+    lanes = int(a.ty.dtype.lanes)
+    every = tirx.Broadcast(tirx.const(True, "bool"), lanes)
+    return intrinsic(f"int32x{lanes}", f"llvm.vp.{op}", a, b, every, tirx.const(lanes, "int32"))
+
+
 def cast(value: Expr, dtype: str) -> Expr:
     """Return ``value``, a scalar or a vector, with elements of another type."""
     lanes = int(value.ty.dtype.lanes)

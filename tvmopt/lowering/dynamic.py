@@ -23,7 +23,7 @@ from tvmopt.lowering.elementwise import Tail, match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 from tvmopt.lowering.program import SUM, Arg, Input, Program
-from tvmopt.lowering.quantized_product import weight_bits
+from tvmopt.lowering.quantized_choice import weight_bits
 from tvmopt.lowering.weight_only import code_of, stored_matrix
 
 

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from tvmopt.kernels.depthwise import DepthwiseConfig
 from tvmopt.kernels.vector import isa
-from tvmopt.kernels.winograd import WinogradConfig
+from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.targets.description import CpuTarget
 
 

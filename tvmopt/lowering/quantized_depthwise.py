@@ -12,7 +12,8 @@ from tvmopt.lowering.convolution import describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
-from tvmopt.lowering.quantized_product import TYPES, limit_of, site_and_weight, unit_of
+from tvmopt.lowering.quantized_choice import TYPES
+from tvmopt.lowering.quantized_product import limit_of, site_and_weight, unit_of
 from tvmopt.lowering.requantize import integer_epilogue, take_bias
 
 

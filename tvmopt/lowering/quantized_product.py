@@ -10,16 +10,14 @@ from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Product
-from tvmopt.kernels import qconv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.qconv import QConvSite
 from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.quantized_choice import TYPES, choose_kernel
 from tvmopt.lowering.requantize import integer_epilogue, take_bias
-
-TYPES = {"uint8": "qu8", "int8": "qs8"}
 
 
 def match_quantized_product(
@@ -46,25 +44,17 @@ def match_quantized_product(
         zero_point=int(product.data_how.zero_point),
         largest=int(np.abs(weight).max()),
     )
-    how = qconv.config(site, kernels.target)
-    kernel = kernels.get(
-        qconv.qconv,
-        f"{how.dot.key}_{'gemm' if conv.pointwise else 'conv'}",
-        site,
-        how,
-        qconv.cycles(site, how, kernels.target),
-        types=f"{TYPES[site.dtype]}_qc{weight_bits(site.largest)}w",
-    )
-    packed = qconv.pack(weight, site, how), qconv.pack_bias(bias, weight, site, how)
+    chosen = choose_kernel(site, weight, bias, kernels)
     tensors = tuple(read.value for read in inputs)
     return Replacement(
         site=describe(conv)
         if _is_conv(product)
         else f"linear {conv.width}x{conv.channels} @ {conv.channels}x{conv.out_channels}",
-        call=KernelCall(kernel=kernel, args=(product.data, *packed, *tensors)),
+        call=KernelCall(kernel=chosen.kernel, args=(product.data, *chosen.packed, *tensors)),
         covered=tail.covered,
         result=tail.result,
         layer=node.var.name,
+        note=chosen.note,
     )
 
 
@@ -111,8 +101,3 @@ def limit_of(product: Product, weight: np.ndarray, bias: np.ndarray) -> float:
     reach = max(how.high - int(how.zero_point), int(how.zero_point) - how.low)
     sums = np.abs(weight).sum((1, 2, 3), dtype=np.float64) * reach
     return float(np.max(sums + np.abs(bias)))
-
-
-def weight_bits(largest: int) -> int:
-    """Return the least width of signed weights up to that magnitude."""
-    return max(2, int(largest - 1).bit_length() + 1) if largest else 2

@@ -6,7 +6,7 @@ import numpy as np
 
 from tvmopt.kernels import conv, winograd
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.winograd import WinogradConfig
+from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.kernels.winograd_transforms import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transform_weight
 from tvmopt.targets.description import CpuTarget
 
