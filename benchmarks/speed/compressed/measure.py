@@ -14,13 +14,12 @@ from benchmarks.cases import Case, case_inputs, locate
 from benchmarks.children import one_line, serve
 from benchmarks.compiled import compile_model
 from benchmarks.speed.compressed import layers, rivals
-from benchmarks.speed.compressed.rivals import Variant
 from benchmarks.speed.compressed.works import WORKS, Work
 from benchmarks.zoo.catalogue import load_catalogue
 from benchmarks.zoo.inputs import make_inputs
 from tvmopt.errors import TvmoptError
 from tvmopt.metrics.closeness import closeness
-from tvmopt.metrics.engines import TITLES, EngineSpec
+from tvmopt.metrics.engines import EngineSpec
 from tvmopt.metrics.turns import EngineResult, Schedule, compare
 
 CALIBRATION_SAMPLES = 32
@@ -239,15 +238,11 @@ def _theirs(
             spec = EngineSpec(engine=variant.engine, path=made)
             if spec.installed:
                 compare([spec], inputs, schedule=Schedule(repeat=1, rounds=1))
-                found.append(Contestant(spec=spec, kind=variant.kind, title=_title(variant)))
+                found.append(Contestant(spec=spec, kind=variant.kind, title=variant.title))
         # Their tools raise whatever they like.
         except Exception as err:
-            reasons.append(f"{_title(variant)}: {one_line(err)}")
+            reasons.append(f"{variant.title}: {one_line(err)}")
     return found
-
-
-def _title(variant: Variant) -> str:
-    return f"{TITLES[variant.engine]} {variant.title}"
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:

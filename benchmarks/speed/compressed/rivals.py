@@ -33,16 +33,18 @@ Kind = Literal[
     "nbits-level4",
     "nbits-level1",
 ]
+# s7: signed weights of 7 bits, u8: unsigned ones of 8; a8 and a32: what the activations are.
 _TITLES = {
     "float": "as it is",
-    "qdq-u8s7": "int8 QDQ, 7-bit weights",
-    "qop-u8s7": "int8 QOperator, 7-bit weights",
-    "qdq-u8u8": "int8 QDQ, u8 weights",
-    "dynamic-u8s7": "dynamic int8, 7-bit weights",
-    "dynamic-u8u8": "dynamic int8, u8 weights",
-    "nbits-level4": "MatMulNBits, int8 activations",
-    "nbits-level1": "MatMulNBits, float32 activations",
+    "qdq-u8s7": "QDQ s7",
+    "qop-u8s7": "QOp s7",
+    "qdq-u8u8": "QDQ u8",
+    "dynamic-u8s7": "dynamic s7",
+    "dynamic-u8u8": "dynamic u8",
+    "nbits-level4": "4-bit a8",
+    "nbits-level1": "4-bit a32",
 }
+_ENGINES = {"onnxruntime": "ORT", "openvino": "OV"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +56,8 @@ class Variant:
 
     @property
     def title(self) -> str:
-        """How a table names it, without the engine."""
-        return _TITLES[self.kind]
+        """How a table names it, in few letters."""
+        return f"{_ENGINES[self.engine]} {_TITLES[self.kind]}"
 
 
 def make(

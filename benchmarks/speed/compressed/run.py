@@ -38,7 +38,7 @@ def show(rows: Sequence[Row], cpu: str, threads: Sequence[int]) -> None:
     """Print the table."""
     title = f"compressed models on {cpu}"
     grid = reports.make_table(title, table.columns(), table.make_rows(rows, threads))
-    reports.show(grid, table.footer())
+    reports.show(grid, table.footer(rows))
 
 
 def _row(work: Work, args: argparse.Namespace) -> Row:

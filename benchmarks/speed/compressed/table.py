@@ -18,27 +18,26 @@ Speed = Mapping[str, Any]
 
 def columns() -> list[str]:
     """Return the heads, as ``reports.make_table`` takes them."""
-    head = ["model", "recipe", ">threads", ">ms", ">MB", ">cosine"]
-    groups = [">over int8", "best int8 rival", ">over any", "best rival", ">over own fp32"]
-    return [*head, *groups, "asked", "+"]
+    head = ["model", "recipe", ">thr", ">ms", ">MB", ">cosine"]
+    return [*head, ">/ int8", "best", ">/ any", "best", ">/ own fp32", "asked"]
 
 
 def make_rows(rows: Iterable[Row], threads: Sequence[int]) -> list[list[str | Text]]:
     """Return a line of cells for each model and number of threads."""
-    return [
-        [*_cells(row, count), "" if i else row.get("reason", "")]
-        for row in rows
-        for i, count in enumerate(threads)
-    ]
+    return [_cells(row, count) for row in rows for count in threads]
 
 
-def footer() -> list[str]:
-    """Return what the columns mean."""
+def footer(rows: Iterable[Row]) -> list[str]:
+    """Return what the columns mean, and what went wrong."""
     return [
-        "ms: median of our compressed artefact; over ...: the other's median over ours (quartiles "
-        "of the rounds); cosine: of our first output to our float32 output",
-        "ONNX Runtime and OpenVINO int8: settings that do not saturate (7-bit or u8 weights); "
-        "models marked * have random weights: their speed means something, their outputs do not",
+        "ms, MB: our compressed artefact; / int8: the median of the best rival that computes with "
+        "integers over ours (quartiles of the rounds); / any: of the best of any precision",
+        "cosine: of our first output to our float32 output; *: random weights, of which only the "
+        "speed means something",
+        "ORT: ONNX Runtime, OV: OpenVINO; QDQ, QOp: int8 graphs with quantize nodes or operators; "
+        "s7, u8: 7-bit signed or 8-bit unsigned weights, which do not saturate; a8, a32: bits of "
+        "activations",
+        *(f"{row['id']}: {row['reason']}" for row in rows if row.get("reason")),
     ]
 
 
@@ -76,10 +75,10 @@ def _speeds(row: Row, threads: int) -> Sequence[Speed]:
 
 def _cells(row: Row, threads: int) -> list[str | Text]:
     name = row["id"] + ("*" if row.get("weights") == "random" else "")
-    head: list[str | Text] = [name, row.get("recipe") or "quantized", str(threads)]
+    head: list[str | Text] = [name, row.get("recipe") or "as it is", str(threads)]
     asked = asked_of(row["id"])
     goals = [asked.int8, asked.any, asked.own]
-    told = " / ".join(NONE if goal is None else f"{goal:g}" for goal in goals)
+    told = "/".join(NONE if goal is None else f"{goal:g}" for goal in goals)
     speeds = _speeds(row, threads)
     if not speeds:
         return [*head, *[NONE] * 8, told]
