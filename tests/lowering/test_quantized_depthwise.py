@@ -94,18 +94,35 @@ def test_a_float_output_is_rounded_once(kit: SimpleNamespace, execute: Execute) 
     assert np.array_equal(got, sums(X).astype(np.float32) * UNIT.astype(np.float32))
 
 
-def test_sums_beyond_float32_s_integers_are_added_up_in_integers(
+def test_a_bias_beyond_float32_s_integers_is_added_at_the_end(
     kit: SimpleNamespace, execute: Execute
 ) -> None:
-    bias = np.full(C, 2**24 + 1, np.int32)
+    # Odd numbers beyond 2**24: one float32 rounding of the exact sum, and no other.
+    bias = np.where(np.arange(C) % 2, 2**30 - 2 * BIAS.astype(np.int64) + 1, BIAS).astype(np.int32)
+
+    def body(emit: Emit, x: relax.Var, r: relax.Var) -> relax.Expr:
+        other = emit(forms.dequantize(r, RESIDUAL))
+        return op.add(convolved(emit, x, bias=bias), other)
+
+    (got,), names = execute(kit.module(body, SHAPE, SHAPE, dtype="uint8"), X, R)
+    assert names == [f"qu8_qc8w_f32_dwconv_add_scale_sub_scale_add_5x16__{kit.ISA}"]
+    value = (sums(X) + bias).astype(np.float32) * UNIT.astype(np.float32)
+    other = (R.astype(np.float32) - np.float32(77)) * RESIDUAL.scale
+    assert np.array_equal(got, value + other)
+
+
+def test_sums_beyond_float32_s_integers_are_added_up_in_integers(kit: SimpleNamespace) -> None:
+    weight = np.full((4, 33, 33, 1), 127, np.int8)
+    how = affine(np.full(4, 0.01), 0, "int8")
 
     def body(emit: Emit, x: relax.Var) -> relax.Expr:
-        return convolved(emit, x, bias=bias)
+        w = emit(forms.dequantize(relax.const(weight), how))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "groups": 4}
+        return op.nn.conv2d(emit(forms.dequantize(x, DATA)), w, padding=(16, 16), **layouts)
 
-    (got,), names = execute(kit.module(body, SHAPE, dtype="uint8"), X)
+    _, names = kit.lowered(kit.module(body, (1, 9, 9, 4), dtype="uint8"))
     assert len(names) == 1
     assert "dwconv" not in names[0]
-    assert np.array_equal(got, (sums(X) + bias).astype(np.float32) * UNIT.astype(np.float32))
 
 
 def test_scales_along_the_taps_are_left_to_floats(kit: SimpleNamespace) -> None:

@@ -101,18 +101,32 @@ def pack(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
 
 
-def exact(site: ConvSite, weight: np.ndarray, bias: np.ndarray) -> bool:
-    """Say whether sums over 8-bit integers never leave what float32 holds exactly.
+def split_bias(
+    site: ConvSite, weight: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what sums over 8-bit integers start from, and what is added to them at the end.
+
+    Sums from the first part never leave what float32 holds exactly; adding the second, a float32
+    itself, rounds once. So the result is the exact sum, rounded to float32.
 
     Args:
         site: A site of integers.
         weight: (c, kh, kw, 1), integers.
-        bias: (c,), integers.
+        bias: (c,), integers of less than 2**31.
+
+    Returns:
+        Both (c,) float32, the second 0 wherever the first can be the whole bias; None where sums
+        are beyond float32's integers without any bias.
     """
     info = np.iinfo(site.dtype)
     reach = max(int(info.max) - site.zero_point, site.zero_point - int(info.min))
-    sums = np.abs(weight.astype(np.int64)).sum((1, 2, 3)) * reach + np.abs(bias.astype(np.int64))
-    return bool((sums <= EXACT_SUMS).all())
+    sums = np.abs(weight.astype(np.int64)).sum((1, 2, 3)) * reach
+    whole = bias.astype(np.int64)
+    added = np.where(sums + np.abs(whole) <= EXACT_SUMS, 0, whole).astype(np.float32)
+    start = whole - added.astype(np.int64)
+    if (sums + np.abs(start) > EXACT_SUMS).any():
+        return None
+    return start.astype(np.float32), added
 
 
 def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:

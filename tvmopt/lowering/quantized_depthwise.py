@@ -8,6 +8,7 @@ import numpy as np
 
 from tvmopt import forms
 from tvmopt.kernels import depthwise
+from tvmopt.kernels.epilogue import Epilogue, Operand, Step
 from tvmopt.lowering.convolution import describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
@@ -22,8 +23,8 @@ def match_quantized_depthwise(
 ) -> Replacement | None:
     """Return the kernel for a depthwise convolution of quantized operands, or None.
 
-    None also where a sum could leave what float32 holds exactly, which takes a bias near 2**24:
-    kernels that add up in int32 then have it.
+    None also where sums could leave what float32 holds exactly, which takes some 500 taps: kernels
+    that add up in int32 then have it.
     """
     product = forms.match_product(node.value, graph.definition)
     if product is None or product.codes is None or product.data_how.dtype not in TYPES:
@@ -38,8 +39,14 @@ def match_quantized_depthwise(
     epilogue, inputs = integer_epilogue(program, unit, limit_of(product, weight, bias))
     zero_point = int(product.data_how.zero_point)
     site = replace(site, epilogue=epilogue, dtype=product.data_how.dtype, zero_point=zero_point)
-    if not depthwise.exact(site, weight, bias):
+    parts = depthwise.split_bias(site, weight, bias)
+    if parts is None:
         return None
+    start, added = parts
+    tensors = [read.value for read in inputs]
+    if added.any():
+        site = replace(site, epilogue=_behind_a_sum(epilogue))
+        tensors.append(added)
     how = depthwise.config(site, kernels.target)
     kernel = kernels.get(
         depthwise.depthwise,
@@ -49,14 +56,33 @@ def match_quantized_depthwise(
         depthwise.cycles(site, how, kernels.target),
         types=f"{TYPES[site.dtype]}_qc8w",
     )
-    packed = depthwise.pack(weight).astype(np.float32), bias.astype(np.float32)
+    packed = depthwise.pack(weight).astype(np.float32), start
     return Replacement(
         site=describe(site),
         call=KernelCall(
             kernel=kernel,
-            args=(product.data, *packed, *(read.value for read in inputs)),
+            args=(product.data, *packed, *tensors),
         ),
         covered=tail.covered,
         result=tail.result,
         layer=node.var.name,
+    )
+
+
+def _behind_a_sum(epilogue: Epilogue) -> Epilogue:
+    """Return the program of the accumulator plus one more operand, the last, of each channel."""
+    count = len(epilogue.operands)
+    total = count + 2  # the value that follows the accumulator and one operand more
+
+    def moved(arg: int | float) -> int | float:
+        if isinstance(arg, float):
+            return arg
+        return total if arg == 0 else arg if arg <= count else arg + 2
+
+    steps = tuple(Step(s.op, tuple(moved(arg) for arg in s.args)) for s in epilogue.steps)
+    return replace(
+        epilogue,
+        operands=(*epilogue.operands, Operand.CHANNEL),
+        dtypes=(*epilogue.dtypes, "float32"),
+        steps=(Step("add", (0, count + 1)), *steps),
     )
