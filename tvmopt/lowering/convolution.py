@@ -8,12 +8,13 @@ import numpy as np
 from tvm import relax, tirx
 
 from tvmopt import ir
-from tvmopt.kernels import conv, depthwise, gemm, winograd
+from tvmopt.kernels import conv, depthwise, gemm, winograd, winograd_line
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 from tvmopt.lowering.winograd_choice import choose_winograd
+from tvmopt.lowering.winograd_line_choice import choose_winograd_line
 from tvmopt.targets.description import CpuTarget
 
 
@@ -139,6 +140,17 @@ def _kernel(
                 winograd.winograd, "winograd", site, fast, winograd.cycles(site, fast, target)
             )
             return kernel, winograd.pack(weight, fast), note
+    if kernels.options.winograd and winograd_line.applies(site):
+        line, note = choose_winograd_line(site, weight, target)
+        if line is not None:
+            kernel = kernels.get(
+                winograd_line.winograd_line,
+                f"winograd_line_f{line.m}",
+                site,
+                line,
+                winograd_line.cycles(site, line, target),
+            )
+            return kernel, winograd_line.pack(weight, line), note
     conv_how = conv.config(site, target)
     kernel = kernels.get(conv.conv, "conv", site, conv_how, conv.cycles(site, conv_how, target))
     return kernel, conv.pack(weight, site.groups, conv_how.tile), note
