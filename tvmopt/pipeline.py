@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import logging
 
-import tvm
 from threadpoolctl import threadpool_limits
 
 from tvmopt.codegen import Artifact, BuildMeta, build
+from tvmopt.compress import canonicalize
 from tvmopt.lowering import LowerOptions, lower
-from tvmopt.model import Model
-from tvmopt.passes.canonicalize import canonicalize_passes
+from tvmopt.model import Model, as_target
 from tvmopt.report import Report
-from tvmopt.targets import CpuTarget, resolve
+from tvmopt.targets import CpuTarget
 
 logger = logging.getLogger(__name__)
-
-
-def canonicalize(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
-    """Return ``mod`` in the form that passes and lowering expect: folded, NHWC, one spelling."""
-    for step in canonicalize_passes(report):
-        mod = step(mod)
-    return mod
 
 
 def compile(  # noqa: A001  (tvmopt.compile reads best)
@@ -46,7 +38,7 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
         OptionError: ``name`` is no C identifier.
         ToolchainError: The target's C compiler is missing or fails.
     """
-    resolved = resolve(target) if isinstance(target, str) else target
+    resolved = as_target(target)
     report = Report(list(model.report.decisions))
     options = LowerOptions(winograd=winograd)
     # One thread: what numpy computes then depends on no machine's count of cores, and its pool does
@@ -59,6 +51,7 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
         input_names=tuple(spec.name for spec in model.inputs),
         output_names=tuple(spec.name for spec in model.outputs),
         model_sha256=model.sha256,
+        recipe=model.compression and model.compression.describe(),
         options={"winograd": winograd},
     )
     return build(lowered, resolved, meta)

@@ -1,0 +1,143 @@
+"""Decide, before any sample is looked at, which layers a recipe leaves as they are.
+
+Integers and floats of a layer take the same time whatever their values. So a recipe is tried with
+placeholders for what calibration would find, the cost model predicts the net's time, and layers
+that would not pay are left out; then the borders of what is left have moved, so it is tried again.
+
+Source: none; derived here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+
+from tvmopt.calibration import Feed, Samples
+from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
+from tvmopt.layers import Layer, layers_of
+from tvmopt.payoff import shares
+from tvmopt.recipe import Recipe
+from tvmopt.recipe.rules import keep_for
+from tvmopt.report import Decision, Report
+from tvmopt.run_passes import Context, run_passes
+
+Predict = Callable[[tvm.IRModule], Mapping[str, float]]
+"""Returns the predicted cycles of one core for each step of a canonical net, by its name."""
+
+ROUNDS = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is left alone and what the rest is predicted to bring.
+
+    Attributes:
+        leave: Why, by the layer's name.
+        before: The numbers of each layer before, by its name.
+        after: The same afterwards.
+        cycles: The predicted cycles that count for each layer, before and after.
+        total: The predicted cycles of the net, before and after.
+        decisions: What the passes decided; ranges in them are placeholders.
+    """
+
+    leave: Mapping[str, str]
+    before: Mapping[str, LayerDtypes]
+    after: Mapping[str, LayerDtypes]
+    cycles: Mapping[str, tuple[float, float]]
+    total: tuple[float, float]
+    decisions: tuple[Decision, ...]
+
+
+def make_plan(mod: tvm.IRModule, recipe: Recipe, predict: Predict) -> Plan:
+    """Return which layers to leave alone, so that the net is predicted to be no slower.
+
+    Layers that the recipe keeps in any case stay, whatever they cost.
+
+    Args:
+        mod: Canonical, with static shapes and different names.
+        recipe: What to do.
+        predict: The cost model of the target.
+    """
+    layers = layers_of(mod)
+    before = predict(mod)
+    best = _try(mod, recipe, predict, before, {})
+    plan = best
+    for _ in range(ROUNDS):
+        lost = _without_gain(plan, layers, recipe)
+        if not lost:
+            break
+        plan = _try(mod, recipe, predict, before, {**plan.leave, **lost})
+        best = min(best, plan, key=lambda one: one.total[1])
+    if best.total[1] < best.total[0]:
+        return best
+    why = "the net as a whole is predicted to be no faster"
+    lost = {layer.name: why for layer in layers if _may_leave(layer, best, recipe)}
+    return _try(mod, recipe, predict, before, {**best.leave, **lost}) if lost else best
+
+
+def _try(
+    mod: tvm.IRModule,
+    recipe: Recipe,
+    predict: Predict,
+    before: Mapping[str, float],
+    leave: Mapping[str, str],
+) -> Plan:
+    context = _placeholders()
+    new = run_passes(mod, recipe, context, leave, values=False)
+    after = predict(new)
+    numbers = layer_dtypes(mod), layer_dtypes(new)
+    names = [name for name in numbers[0] if name in numbers[1]]
+    changed = [name for name in names if numbers[0][name] != numbers[1][name]]
+    old_shares = shares(before, mod, changed, names)
+    new_shares = shares(after, new, changed, names)
+    shared = {name: (old_shares[name], new_shares[name]) for name in changed}
+    return Plan(
+        leave=leave,
+        before=numbers[0],
+        after=numbers[1],
+        cycles={
+            name: (before[name], after[name]) for name in names if name in before and name in after
+        }
+        | shared,
+        total=(sum(before.values()), sum(after.values())),
+        decisions=tuple(context.report.decisions),
+    )
+
+
+def _without_gain(plan: Plan, layers: Sequence[Layer], recipe: Recipe) -> dict[str, str]:
+    """Return the layers whose compression costs time, and why they are left alone."""
+    found = {}
+    for layer in layers:
+        old, new = plan.cycles.get(layer.name, (0.0, 0.0))
+        if _may_leave(layer, plan, recipe) and new >= old:
+            found[layer.name] = (
+                f"predicted to be {new / old:.2f}x as slow as {plan.after[layer.name]}, with the "
+                "conversions that it needs"
+            )
+    return found
+
+
+def _may_leave(layer: Layer, plan: Plan, recipe: Recipe) -> bool:
+    """Say whether a layer is compressed and may as well not be."""
+    before, after = plan.before[layer.name], plan.after[layer.name]
+    keep = keep_for(layer, recipe.layers, recipe.keep)
+    smaller = keep == "smaller" and after.weight_bytes < before.weight_bytes
+    return before != after and keep != "all" and not smaller
+
+
+def _placeholders() -> Context:
+    """Return one sample of nothing, by which every tensor ranges from -1 to 1."""
+
+    def tap(_mod: tvm.IRModule, names: Sequence[str]) -> Callable[[Feed], dict[str, np.ndarray]]:
+        return lambda _feed: {name: np.array([-1.0, 1.0], np.float32) for name in names}
+
+    report = Report()
+    return Context(samples=no_samples(), tap=tap, report=report, progress=lambda *_: None)
+
+
+def no_samples() -> Samples:
+    """Return a single batch of nothing, for passes that learn from none."""
+    return Samples((), {}, "no samples", least=1)
