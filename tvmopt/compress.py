@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, load_samples
-from tvmopt.compression import Calibration, Compression, layer_results
+from tvmopt.compression import Calibration, Compression, forecast_decisions, layer_results
 from tvmopt.errors import DataError
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.layer_dtypes import layer_dtypes
@@ -58,16 +58,16 @@ def compress(
             value that they lead to is not finite.
     """
     samples = samples_for(recipe, given, inputs)
-    recipe = with_bits(recipe, target, report)
+    chosen, notes = with_bits(recipe, target)
     with threadpool_limits(limits=1):  # so that results depend on no machine's count of cores
         mod = ir.unique_names(canonicalize(mod, report))
-        plan = _plan(mod, recipe, target)
+        plan = _plan(mod, chosen, target)
         decided = Report()
         tap = native_tap([port.name for port in inputs])
         context = Context(
             samples=samples or no_samples(), tap=tap, report=decided, progress=progress
         )
-        new = canonicalize(run_passes(mod, recipe, context, plan.leave), report)
+        new = canonicalize(run_passes(mod, chosen, context, plan.leave), report)
     report.decisions += decided.decisions
     learned = None
     if samples is not None and recipe.learns_from:
@@ -76,6 +76,7 @@ def compress(
         recipe=recipe,
         calibration=learned,
         target=target.name,
+        notes=notes,
         layers=layer_results(layers_of(mod), plan, layer_dtypes(new), decided.decisions),
         cycles=plan.total,
     )
@@ -87,15 +88,16 @@ def forecast(mod: tvm.IRModule, recipe: Recipe, target: CpuTarget, report: Repor
     Raises:
         OptionError: A pattern of the recipe fits no layer.
     """
-    recipe = with_bits(recipe, target, report)
+    chosen, notes = with_bits(recipe, target)
     with threadpool_limits(limits=1):
         mod = ir.unique_names(canonicalize(mod, report))
-        plan = _plan(mod, recipe, target)
+        plan = _plan(mod, chosen, target)
     return Compression(
         recipe=recipe,
         calibration=None,
         target=target.name,
-        layers=layer_results(layers_of(mod), plan, plan.after, plan.decisions),
+        notes=notes,
+        layers=layer_results(layers_of(mod), plan, plan.after, forecast_decisions(plan)),
         cycles=plan.total,
     )
 
@@ -112,20 +114,18 @@ def canonicalize(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
     return mod
 
 
-def with_bits(recipe: Recipe, target: CpuTarget, report: Report) -> Recipe:
-    """Return the recipe with bits chosen for the target where it leaves them open, and note which.
+def with_bits(recipe: Recipe, target: CpuTarget) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with bits chosen for the target where it leaves them open, and a note.
 
     Weights of 7 bits are for machines on which two products of bytes must fit 16 bits.
     """
     if not recipe.auto_bits:
-        return recipe
+        return recipe, ()
     exact = choose_dot(target, largest=127).name
     bits = 7 if exact == "pmaddwd" else 8
-    why = f"the exact way with 8 bits is {exact!r}"
-    why += ", with 7 bits there is a faster one" if bits == 7 else ", none is faster"
-    for name in recipe.auto_bits:
-        report.add(name, target.name, applied=True, reason=f"weights get {bits} bits: {why}")
-    return recipe.for_bits(bits)
+    slow = f"exact products of 8 take {exact}, which is slower"
+    why = slow if bits == 7 else "7 would be no faster"
+    return recipe.for_bits(bits), (f"weights get {bits} bits on {target.name}: {why}",)
 
 
 def samples_for(recipe: Recipe, given: Given | None, inputs: Sequence[Port]) -> Samples | None:

@@ -63,6 +63,7 @@ class Compression:
         recipe: What was asked for.
         calibration: What passes learned from; None where none did.
         target: The name of the machine whose times were predicted.
+        notes: What the recipe left open and the target decided.
         layers: In order.
         cycles: Predicted cycles of one core for the whole net: before and after.
     """
@@ -70,6 +71,7 @@ class Compression:
     recipe: Recipe
     calibration: Calibration | None
     target: str
+    notes: tuple[str, ...]
     layers: tuple[LayerResult, ...]
     cycles: tuple[float, float]
 
@@ -85,6 +87,7 @@ class Compression:
             "sha256": self.recipe.sha256(),
             "calibration": asdict(self.calibration) if self.calibration else None,
             "predicted_for": self.target,
+            "notes": list(self.notes),
             "predicted_cycles": list(self.cycles),
             "result": [
                 {
@@ -133,3 +136,18 @@ def layer_results(
             )
         )
     return tuple(results)
+
+
+def forecast_decisions(plan: Plan) -> list[Decision]:
+    """Return why each layer will be compressed, or left alone, as far as a plan can know.
+
+    What passes said of ranges came of placeholders and is left out.
+    """
+    said = [decision for decision in plan.decisions if not decision.applied]
+    for name, before in plan.before.items():
+        if before != plan.after.get(name, before):
+            old, new = plan.cycles.get(name, (0.0, 0.0))
+            reason = plan.kept.get(name, "no faster by itself, but it spares its neighbours more")
+            pays = "predicted to be faster" if new < old else reason
+            said.append(Decision("Plan", name, applied=True, reason=pays))
+    return said

@@ -9,7 +9,7 @@ from typing import Any
 
 import tvm
 
-from tvmopt.compress import Given, compress, forecast
+from tvmopt.compress import Given, compress, forecast, samples_for
 from tvmopt.compression import Compression
 from tvmopt.errors import OptionError
 from tvmopt.frontend import onnx
@@ -79,18 +79,25 @@ class Model:
         return replace(self, mod=mod, report=report, compression=compression)
 
     def forecast(
-        self, recipe: Recipe | Sequence[Any] | str | Path, *, target: CpuTarget | str = "native"
+        self,
+        recipe: Recipe | Sequence[Any] | str | Path,
+        *,
+        calibration: Given | None = None,
+        target: CpuTarget | str = "native",
     ) -> Compression:
         """Return what ``apply`` would do to each layer and is predicted to bring.
 
-        No sample is needed, and nothing is changed.
+        Nothing is changed, and no sample is needed; those that are given are only checked.
 
         Raises:
             OptionError: As ``apply``.
+            DataError: The samples do not fit the model.
             TargetError: The target is unknown.
         """
-        report = Report(list(self.report.decisions))
-        return forecast(self._uncompressed(), as_recipe(recipe), as_target(target), report)
+        report, chosen = Report(list(self.report.decisions)), as_recipe(recipe)
+        if calibration is not None:
+            samples_for(chosen, calibration, self.inputs)
+        return forecast(self._uncompressed(), chosen, as_target(target), report)
 
     def _uncompressed(self) -> tvm.IRModule:
         if self.compression is not None:

@@ -17,7 +17,7 @@ import tvm
 
 from tvmopt.calibration import Feed, Samples
 from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
-from tvmopt.layers import Layer, layers_of
+from tvmopt.layers import layers_of
 from tvmopt.payoff import shares
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.rules import keep_for
@@ -36,6 +36,7 @@ class Plan:
 
     Attributes:
         leave: Why, by the layer's name.
+        kept: Layers that stay compressed whatever they cost, by name, and why.
         before: The numbers of each layer before, by its name.
         after: The same afterwards.
         cycles: The predicted cycles that count for each layer, before and after.
@@ -44,6 +45,7 @@ class Plan:
     """
 
     leave: Mapping[str, str]
+    kept: Mapping[str, str]
     before: Mapping[str, LayerDtypes]
     after: Mapping[str, LayerDtypes]
     cycles: Mapping[str, tuple[float, float]]
@@ -61,12 +63,11 @@ def make_plan(mod: tvm.IRModule, recipe: Recipe, predict: Predict) -> Plan:
         recipe: What to do.
         predict: The cost model of the target.
     """
-    layers = layers_of(mod)
     before = predict(mod)
     best = _try(mod, recipe, predict, before, {})
     plan = best
     for _ in range(ROUNDS):
-        lost = _without_gain(plan, layers, recipe)
+        lost = _without_gain(plan)
         if not lost:
             break
         plan = _try(mod, recipe, predict, before, {**plan.leave, **lost})
@@ -74,7 +75,7 @@ def make_plan(mod: tvm.IRModule, recipe: Recipe, predict: Predict) -> Plan:
     if best.total[1] < best.total[0]:
         return best
     why = "the net as a whole is predicted to be no faster"
-    lost = {layer.name: why for layer in layers if _may_leave(layer, best, recipe)}
+    lost = dict.fromkeys(_may_leave(best), why)
     return _try(mod, recipe, predict, before, {**best.leave, **lost}) if lost else best
 
 
@@ -96,6 +97,7 @@ def _try(
     shared = {name: (old_shares[name], new_shares[name]) for name in changed}
     return Plan(
         leave=leave,
+        kept=_kept(mod, recipe, numbers),
         before=numbers[0],
         after=numbers[1],
         cycles={
@@ -107,25 +109,40 @@ def _try(
     )
 
 
-def _without_gain(plan: Plan, layers: Sequence[Layer], recipe: Recipe) -> dict[str, str]:
+def _without_gain(plan: Plan) -> dict[str, str]:
     """Return the layers whose compression costs time, and why they are left alone."""
     found = {}
-    for layer in layers:
-        old, new = plan.cycles.get(layer.name, (0.0, 0.0))
-        if _may_leave(layer, plan, recipe) and new >= old:
-            found[layer.name] = (
-                f"predicted to be {new / old:.2f}x as slow as {plan.after[layer.name]}, with the "
+    for name in _may_leave(plan):
+        old, new = plan.cycles.get(name, (0.0, 0.0))
+        if new >= old:
+            found[name] = (
+                f"predicted to be {new / old:.2f}x as slow as {plan.after[name]}, with the "
                 "conversions that it needs"
             )
     return found
 
 
-def _may_leave(layer: Layer, plan: Plan, recipe: Recipe) -> bool:
-    """Say whether a layer is compressed and may as well not be."""
-    before, after = plan.before[layer.name], plan.after[layer.name]
-    keep = keep_for(layer, recipe.layers, recipe.keep)
-    smaller = keep == "smaller" and after.weight_bytes < before.weight_bytes
-    return before != after and keep != "all" and not smaller
+def _may_leave(plan: Plan) -> list[str]:
+    """Return the layers that are compressed and may as well not be."""
+    changed = [name for name, now in plan.after.items() if now != plan.before.get(name, now)]
+    return [name for name in changed if name not in plan.kept]
+
+
+def _kept(
+    mod: tvm.IRModule,
+    recipe: Recipe,
+    numbers: tuple[Mapping[str, LayerDtypes], Mapping[str, LayerDtypes]],
+) -> dict[str, str]:
+    kept = {}
+    for layer in layers_of(mod):
+        before = numbers[0][layer.name]
+        after = numbers[1].get(layer.name, before)
+        keep = keep_for(layer, recipe.layers, recipe.keep)
+        if keep == "smaller" and after.weight_bytes < before.weight_bytes:
+            kept[layer.name] = "the recipe keeps what is smaller"
+        elif keep == "all":
+            kept[layer.name] = "the recipe keeps all"
+    return kept
 
 
 def _placeholders() -> Context:

@@ -20,6 +20,30 @@ def compile(  # noqa: A001  (the verb)
     ] = Path("model.so"),
     target: flags.Target = "native",
     shape: flags.Shapes = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|r.toml",
+            help="Compress it first: int8, int8-dynamic, w4a8, w4, fp16, ..., or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            "--calib",
+            metavar="calib.npz",
+            help="What the recipe learns from: arrays named as the inputs, samples along axis 0.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what the recipe would do to each layer, and write nothing."
+        ),
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -40,17 +64,27 @@ def compile(  # noqa: A001  (the verb)
     """Compile an ONNX model into model.so and model.h."""
     import time
 
-    from tvmopt.cli import show
+    from tvmopt.cli import compressing, show
     from tvmopt.cli.files import check_writable
     from tvmopt.cli.shapes import parse_shapes
 
     shapes = parse_shapes(shape)
-    check_writable(output)
+    compressing.check_flags(recipe, calib, dry_run=dry_run)
+    if not dry_run:
+        check_writable(output)
     start = time.perf_counter()
-    with show.spinner(f"compiling {model.name} for {target}", quiet=json):
+    with show.spinner(f"loading {model.name}", quiet=json):
         import tvmopt
 
+        wanted = tvmopt.Recipe.load(recipe) if recipe is not None else None
         loaded = tvmopt.load(model, shapes)
+    if dry_run:
+        assert wanted is not None  # check_flags saw to it
+        compressing.forecast(loaded, wanted, calib, target, json=json)
+        return
+    if wanted is not None:
+        loaded = compressing.apply(loaded, wanted, calib, target, quiet=json)
+    with show.spinner(f"compiling {model.name} for {target}", quiet=json):
         artifact = tvmopt.compile(loaded, target, name=name, winograd=winograd)
         path = artifact.save(output)
     described = _describe(path, dict(artifact.manifest), time.perf_counter() - start)
@@ -76,11 +110,13 @@ def _describe(path: Path, manifest: dict[str, Any], seconds: float) -> dict[str,
         "layers": layers,
         # Generators count the work of what they claim; the generic schedule counts nothing.
         "without_generated_kernel": [la["layer"] for la in layers if la["macs"] is None],
+        "recipe": manifest["recipe"],
     }
 
 
 def _print(described: dict[str, Any]) -> None:
     from tvmopt.cli import show, units
+    from tvmopt.cli.compressing import print_compression
     from tvmopt.cli.describe_artefact import print_ports
 
     show.heading(f"{described['output']} and {Path(described['header']).name}")
@@ -98,3 +134,5 @@ def _print(described: dict[str, Any]) -> None:
         ("generic schedule", f"{len(rest)}: {', '.join(rest)}" if rest else "none"),
     ))  # fmt: skip
     print_ports(described)
+    if described["recipe"] is not None:
+        print_compression(described["recipe"])

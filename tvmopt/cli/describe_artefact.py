@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmopt.cli import show, units
+from tvmopt.cli.compressing import print_compression
 from tvmopt.runtime import read_manifest
 
 
@@ -44,6 +45,8 @@ def print_artefact(described: Mapping[str, Any]) -> None:
         for layer in described["layers"]
     )
     show.table(("+layer", "+kernel", ">MACs", "parallel"), rows)
+    if described["recipe"] is not None:
+        print_compression(described["recipe"])
 
 
 def print_ports(described: Mapping[str, Any]) -> None:

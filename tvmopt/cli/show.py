@@ -109,6 +109,33 @@ def progress(text: str, *, quiet: bool) -> Iterator[Step]:
 
 
 @contextmanager
+def stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on stderr, if that is a terminal, for work in stages.
+
+    Yields:
+        What takes (what is under way, how much is done, how much there is).
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("looking at the model", total=None)
+
+        def step(what: str, done: int, total: int) -> None:
+            bar.update(task, description=escape(what), completed=done, total=total)
+
+        yield step
+
+
+@contextmanager
 def spinner(text: str, *, quiet: bool) -> Iterator[None]:
     """Show on stderr that something goes on, if that is a terminal."""
     if quiet or not sys.stderr.isatty():
