@@ -116,7 +116,10 @@ class IntegerRewriter:
         found = self._integers(value.args[0])
         if found is None:
             return None
-        call = relax.Call(value.op, [found[0], *value.args[1:]], value.attrs, value.ty_args)
+        changes = {}
+        if ir.is_call_to(value, "relax.nn.pad"):
+            changes = {"pad_value": float(found[1].zero_point)}
+        call = ir.with_changes(value, [found[0], *value.args[1:]], **changes)
         if not ir.is_call_to(value, "relax.split"):
             return self._moved_to(var, call, found[1])
         parts = self.graph.emit(call, var.name)

@@ -51,9 +51,11 @@ def is_elementwise(value: relax.Expr) -> bool:
 
 
 def is_move(value: relax.Expr) -> bool:
-    """Say whether the result has no element that the operand has not."""
+    """Say whether the result has no elements but the operand's, and zeros."""
     if ir.is_call_to(value, "relax.image.resize2d"):
         return str(value.attrs.method) == "nearest_neighbor"
+    if ir.is_call_to(value, "relax.nn.pad"):
+        return str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0.0
     return ir.is_call_to(value, *_MOVES)
 
 

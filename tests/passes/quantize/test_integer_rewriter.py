@@ -62,6 +62,7 @@ MOVES: dict[str, Make] = {
     "max pooling of padded integers": _moved(
         lambda y: nn.max_pool2d(op.negative(y), (3, 3), **POOL)
     ),
+    "pad": _moved(lambda y: nn.pad(op.negative(y), (0, 0, 1, 2, 0, 1, 0, 0))),
     "reshape": _moved(lambda y: op.reshape(y, (1, 2, 8, 4))),
     "permutation": _moved(lambda y: op.permute_dims(y, [0, 2, 1, 3])),
     "slice": _moved(lambda y: op.strided_slice(y, [1], [0], [2])),
@@ -83,7 +84,9 @@ def graph(build: Build, convolve: Convolve) -> Callable[[Make], tvm.IRModule]:
     def make(graph: Make) -> tvm.IRModule:
         def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
             def emit(value: relax.Expr, name: str) -> relax.Var:
-                if ir.is_call_to(value, "relax.nn.max_pool2d"):  # its operand is a call, too
+                if ir.is_call_to(
+                    value, "relax.nn.max_pool2d", "relax.nn.pad"
+                ):  # its operand is a call, too
                     value = ir.with_changes(value, [bb.emit(value.args[0], "negative")])
                 return bb.emit(value, name)
 
