@@ -18,34 +18,15 @@ correction").
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tvm
 
 from tvmopt.calibration import Samples, Tap
-from tvmopt.errors import DataError, OptionError
+from tvmopt.errors import DataError
 from tvmopt.passes.quantize.net_pair import Errand, Leave, NetPair, Progress, revise_layers
 from tvmopt.passes.quantize.weight_layers import Bias, Change, WeightLayer, change_bias
 from tvmopt.report import Report
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CorrectBiasOptions:
-    """How biases are corrected.
-
-    Attributes:
-        stage_size: Layers that are corrected at once, at least 1; see ``net_pair``.
-
-    Raises:
-        OptionError: A value is outside its domain.
-    """
-
-    stage_size: int = 1
-
-    def __post_init__(self) -> None:
-        if self.stage_size < 1:
-            raise OptionError(f"stage_size must be at least 1, got {self.stage_size!r}")
 
 
 class Shift:
@@ -99,7 +80,6 @@ class CorrectBias:
 
     def __init__(
         self,
-        options: CorrectBiasOptions,
         reference: tvm.IRModule,
         samples: Samples,
         tap: Tap,
@@ -111,7 +91,6 @@ class CorrectBias:
         """Take what is needed.
 
         Args:
-            options: How.
             reference: The module before it was quantized.
             samples: What to run.
             tap: Compiles modules for this machine.
@@ -119,7 +98,6 @@ class CorrectBias:
             leave: Says which layers are to be left alone; None corrects all.
             progress: Is told of each stage; None tells nobody.
         """
-        self.options = options
         self.errand = Errand(
             pass_name="CorrectBias",
             what="correct biases",
@@ -137,7 +115,7 @@ class CorrectBias:
         Raises:
             DataError: A layer's values are not finite, or the disk for them is full.
         """
-        return revise_layers(mod, self.errand, self.options.stage_size, self._revise)
+        return revise_layers(mod, self.errand, self._revise)
 
     def _revise(self, pair: NetPair, stage: Sequence[WeightLayer]) -> Iterator[Change]:
         shifts = [Shift(layer.name, _outputs(layer)) for layer in stage]

@@ -37,7 +37,6 @@ class RepairWeightsOptions(RoundingOptions):
 
     Attributes:
         rows: About how many rows of each layer's inputs are looked at, at least 1.
-        stage_size: Layers that are repaired at once, at least 1.
         seed: Of the choice of rows, at least 0.
 
     Raises:
@@ -45,12 +44,11 @@ class RepairWeightsOptions(RoundingOptions):
     """
 
     rows: int = 8192
-    stage_size: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         RoundingOptions.__post_init__(self)  # super() knows not the class that slots make anew
-        for name, least in (("rows", 1), ("stage_size", 1), ("seed", 0)):
+        for name, least in (("rows", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
 
@@ -101,7 +99,7 @@ class RepairWeights:
         Raises:
             DataError: A layer's values are not finite, or the disk for them is full.
         """
-        return revise_layers(mod, self.errand, self.options.stage_size, self._revise)
+        return revise_layers(mod, self.errand, self._revise)
 
     def _revise(self, pair: NetPair, stage: Sequence[WeightLayer]) -> Iterator[Change]:
         for layer, moments in zip(stage, look_at(pair, stage, self.options), strict=True):

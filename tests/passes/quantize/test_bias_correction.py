@@ -10,8 +10,8 @@ import tvm
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
-from tvmopt.errors import DataError, OptionError
-from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions, Shift
+from tvmopt.errors import DataError
+from tvmopt.passes.quantize.bias_correction import CorrectBias, Shift
 from tvmopt.report import Report
 
 QuantizeNet = Callable[..., tvm.IRModule]
@@ -23,8 +23,7 @@ def corrected(
     small_net: tvm.IRModule, quantize_net: QuantizeNet, net_samples: Samples, net_tap: Tap
 ) -> tuple[tvm.IRModule, Report]:
     report = Report()
-    how = CorrectBiasOptions()
-    correct = CorrectBias(how, small_net, net_samples, net_tap, report)
+    correct = CorrectBias(small_net, net_samples, net_tap, report)
     return correct(quantize_net(weight_bits=3)), report
 
 
@@ -112,8 +111,3 @@ def test_the_shift_and_its_errors_are_those_of_the_rows() -> None:
 def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="layer 'head': values must be finite"):
         Shift("head", 2).add(np.array([[1.0, np.inf]]), np.ones((1, 2)))
-
-
-def test_an_impossible_stage_is_refused() -> None:
-    with pytest.raises(OptionError, match="stage_size must be at least 1, got 0"):
-        CorrectBiasOptions(stage_size=0)

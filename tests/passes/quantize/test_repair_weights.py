@@ -96,20 +96,10 @@ def test_the_module_given_is_left_as_it_was(
 ) -> None:
     mod = quantize_net(weight_bits=4)
     before = mod.script(show_meta=True)
-    how = RepairWeightsOptions(method="nearest", stage_size=9)
+    how = RepairWeightsOptions(method="nearest")
     after = RepairWeights(how, small_net, net_samples.spread(4), net_tap, Report())(mod)
     assert mod.script(show_meta=True) == before
     assert after.script(show_meta=True) != before
-
-
-def test_a_stage_of_several_layers_repairs_too(
-    small_net: tvm.IRModule, quantize_net: QuantizeNet, net_samples: Samples, net_tap: Tap
-) -> None:
-    mod = quantize_net(weight_bits=4)
-    how = RepairWeightsOptions(stage_size=9)
-    got = RepairWeights(how, small_net, net_samples, net_tap, Report())(mod)
-    want, before, after = (_outputs(m, net_samples, net_tap) for m in (small_net, mod, got))
-    assert np.mean((after - want) ** 2) < np.mean((before - want) ** 2)
 
 
 def test_values_that_are_not_finite_are_told_with_their_layer(
@@ -129,7 +119,6 @@ def test_values_that_are_not_finite_are_told_with_their_layer(
     ("option", "message"),
     [
         ({"rows": 0}, "rows must be at least 1, got 0"),
-        ({"stage_size": 0}, "stage_size must be at least 1, got 0"),
         ({"ridge": 2.0}, r"ridge must be in \(0, 1\], got 2.0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
