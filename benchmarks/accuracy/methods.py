@@ -17,16 +17,19 @@ BITS = (8, 7, 6, 5, 4)
 
 Pass = Mapping[str, Any]
 
+_GPTQ: Pass = {"name": "repair-weights", "method": "gptq"}
+_ADAROUND: Pass = {"name": "repair-weights", "method": "adaround"}
+
 # Passes before and after the one that quantizes.
 REPAIRS: Mapping[str, tuple[Sequence[Pass], Sequence[Pass]]] = {
     "none": ((), ()),
     "correct-bias": ((), ({"name": "correct-bias"},)),
     "equalize": (({"name": "equalize"},), ()),
     "smooth": (({"name": "smooth"},), ()),
-    "round-learned": ((), ({"name": "round-learned"},)),
-    "gptq": ((), ({"name": "gptq"},)),
-    "equalize + gptq": (({"name": "equalize"},), ({"name": "gptq"},)),
-    "gptq + correct-bias": ((), ({"name": "gptq"}, {"name": "correct-bias"})),
+    "adaround": ((), (_ADAROUND,)),
+    "gptq": ((), (_GPTQ,)),
+    "equalize + gptq": (({"name": "equalize"},), (_GPTQ,)),
+    "smooth + gptq": (({"name": "smooth"},), (_GPTQ,)),
 }
 NAMED = ("int8", "int8-dynamic", "w4a8", "w4", "fp16")
 

@@ -103,7 +103,11 @@ def test_a_method_is_a_recipe_file(tmp_path: Path) -> None:
     assert isinstance(path, Path)
     found = tomllib.loads(path.read_text())
     assert found["keep"] == "all"
-    assert [entry["name"] for entry in found["pass"]] == ["equalize", "quantize-static", "gptq"]
+    assert [entry["name"] for entry in found["pass"]] == [
+        "equalize",
+        "quantize-static",
+        "repair-weights",
+    ]
     assert found["pass"][1]["weight_bits"] == 5
     assert methods.named("int8").source(tmp_path) == "int8"
 

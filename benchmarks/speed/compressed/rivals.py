@@ -16,10 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnx import version_converter
 
 from benchmarks.zoo.cache import CACHE
 
 FOLDER = CACHE / "rivals"
+LEAST_OPSET = 13  # in which quantize nodes may have a scale for each channel
 GROUP = 32  # weights that share a scale, of weight-only quantization
 
 Arrays = Mapping[str, np.ndarray]
@@ -105,6 +107,8 @@ def _prepare(path: Path, shapes: Mapping[str, Sequence[int]], out: Path) -> None
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
+    if max(opset.version for opset in model.opset_import if not opset.domain) < LEAST_OPSET:
+        model = version_converter.convert_version(model, LEAST_OPSET)
     fixed = out.with_name("fixed.onnx")
     onnx.save(model, fixed)
     quant_pre_process(str(fixed), str(out), skip_symbolic_shape=True)
@@ -134,8 +138,15 @@ def _quantize(kind: Kind, path: Path, out: Path, samples: Sequence[Arrays]) -> N
         activation_type=u8,
         weight_type=s8 if narrow else u8,
         calibrate_method=q.CalibrationMethod.MinMax,
+        nodes_to_exclude=_batch_norms(path) if narrow and kind.startswith("qdq") else [],
     )
     return None
+
+
+def _batch_norms(path: Path) -> list[str]:
+    """Return the batch norms that are left, whose scales by channel get a wrong axis."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return [node.name for node in nodes if node.op_type == "BatchNormalization"]
 
 
 def _quantize_weights(path: Path, out: Path, level: int) -> None:
