@@ -25,8 +25,8 @@ class Asked:
 
 _FASHION = {
     "int8": Asked(drop=0.001),
-    "W5A8 gptq": Asked(drop=0.002),
-    "W4A8 gptq": Asked(drop=0.003),
+    "w5a8": Asked(drop=0.002),
+    "w4a8": Asked(drop=0.003),
 }
 _EMBEDDING = Asked(drop=0.002, cosine=0.99)
 

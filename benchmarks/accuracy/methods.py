@@ -31,7 +31,7 @@ REPAIRS: Mapping[str, tuple[Sequence[Pass], Sequence[Pass]]] = {
     "equalize + gptq": (({"name": "equalize"},), (_GPTQ,)),
     "smooth + gptq": (({"name": "smooth"},), (_GPTQ,)),
 }
-NAMED = ("int8", "int8-dynamic", "w4a8", "w4", "fp16")
+NAMED = ("int8", "w5a8", "w4a8", "int8-dynamic", "w8", "w4", "fp16", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
