@@ -157,6 +157,23 @@ def test_a_sum_that_a_product_makes_later_is_left_to_it(kit: SimpleNamespace) ->
     assert "gemm" in names[0]
 
 
+def test_kernels_behind_each_other_are_not_fused(kit: SimpleNamespace, execute: Execute) -> None:
+    # TVM took the first for an elementwise operator and tried to fuse it with the second.
+    def body(emit: Emit, x: relax.Var, g: relax.Var) -> relax.Expr:
+        value = emit(forms.dequantize(x, A))
+        gated = emit(op.multiply(value, emit(forms.dequantize(g, B))))
+        stored_ = emit(forms.quantize(gated, OUT))
+        return forms.quantize(emit(op.add(emit(forms.dequantize(stored_, OUT)), value)), A)
+
+    (got,), names = execute(kit.module(body, SHAPE, GATE, dtype="uint8"), X, G)
+    assert len(names) == 2
+    gated = stored(real(X, A) * real(G, B) * np.float32(1 / np.float64(OUT.scale)))
+    ratio = np.float32(np.float64(OUT.scale) / np.float64(A.scale))
+    total = (gated.astype(np.float32) - np.float32(8)) * ratio
+    total = total + (X.astype(np.float32) - np.float32(119))
+    assert np.array_equal(got, stored(total, A))
+
+
 def test_what_stays_float_is_left_to_the_rest(kit: SimpleNamespace) -> None:
     report = Report()
     mod = kit.module(lambda emit, x: op.exp(emit(forms.dequantize(x, A))), SHAPE, dtype="uint8")

@@ -49,6 +49,8 @@ MATCHERS: tuple[Matcher, ...] = (
 
 DEFAULTS = LowerOptions()
 
+OPAQUE = 8  # of TVM's operator patterns: nothing is fused with it
+
 VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
@@ -192,6 +194,7 @@ class _Writer:
     def _global(self, kernel: tvm.tirx.PrimFunc) -> tvm.ir.GlobalVar:
         if kernel not in self.kernels:
             name = f"k{len(self.kernels)}_{kernel.attrs['tvmopt.kernel']}"
-            named = kernel.with_attr("global_symbol", name)
+            # Without a pattern, FuseOps takes a kernel for an elementwise operator and fuses it.
+            named = kernel.with_attr("global_symbol", name).with_attr("op_pattern", OPAQUE)
             self.kernels[kernel] = self.builder.add_func(named, name)
         return self.kernels[kernel]
