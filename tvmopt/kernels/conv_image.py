@@ -109,16 +109,25 @@ class Image:
 
         ``emit`` gets the run's offset from the pixel's first tap, its first tap and its length.
         """
-        site, (kh, kw), (dh, dw) = self.site, self.site.kernel, self.site.dilation
-        whole_line = kw == 1 or (dw == 1 and site.groups == 1)
-        run = kw * site.group_channels if whole_line else site.group_channels
-        lines = [(kh, dh * self.pitch), (1 if whole_line else kw, dw * site.channels)]
+        lines, run = self._lines()
         with loop(lines[0][0]) as i, loop(lines[1][0]) as j:
             emit(
                 bind(i * lines[0][1] + j * lines[1][1]),
                 bind((i * lines[1][0] + j) * run),
                 run,
             )
+
+    def starts(self) -> np.ndarray:
+        """Return each run's offset from the pixel's first tap, in order, elements."""
+        ((rows, pitch), (columns, step)), _ = self._lines()
+        return (np.arange(rows)[:, None] * pitch + np.arange(columns) * step).reshape(-1)
+
+    def _lines(self) -> tuple[list[tuple[int, int]], int]:
+        """Return count and pitch of the two loops over runs, and the length of a run."""
+        site, (kh, kw), (dh, dw) = self.site, self.site.kernel, self.site.dilation
+        whole_line = kw == 1 or (dw == 1 and site.groups == 1)
+        run = kw * site.group_channels if whole_line else site.group_channels
+        return [(kh, dh * self.pitch), (1 if whole_line else kw, dw * site.channels)], run
 
 
 def _copy(source: tirx.Buffer, out: tirx.Buffer, at: Expr, start: Expr, count: int) -> None:

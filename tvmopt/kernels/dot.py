@@ -13,7 +13,7 @@ VPDPBUSD); Arm Architecture Reference Manual for A-profile, C7.2 (SDOT, USDOT).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
@@ -39,6 +39,8 @@ class Dot:
         multiplies: Instructions that multiply, a step and a register of sums.
         instructions: Instructions in all, a step and a register of sums.
         depth: Steps whose results are added in 16 bits before they are widened; 1 for none.
+        chained: Whether these steps follow each other without a loop; their sums then never leave
+            registers, and which weights they may have is decided one by one (bins.py).
     """
 
     name: str
@@ -49,16 +51,17 @@ class Dot:
     multiplies: float
     instructions: float
     depth: int = 1
+    chained: bool = False
 
     @property
     def narrow(self) -> bool:
-        """Whether sums are kept in 16 bits for some steps."""
-        return self.depth > 1
+        """Whether sums are kept in 16 bits over a loop of steps."""
+        return self.depth > 1 and not self.chained
 
     @property
     def key(self) -> str:
         """What a kernel's name says of it."""
-        return f"{self.name}x{self.depth}" if self.narrow else self.name
+        return f"{self.name}x{self.depth}" if self.depth > 1 else self.name
 
 
 def choose_dot(target: CpuTarget, largest: int) -> Dot:
@@ -80,6 +83,19 @@ def choose_dot(target: CpuTarget, largest: int) -> Dot:
     if largest <= PAIR_LIMIT and has >= _PAIRS.get(target.vector_bits, {"never"}):
         return _pairs(lanes, max(1, INT16_HIGH // (2 * UNSIGNED_HIGH * max(1, largest))))
     return wide_dot(target)
+
+
+def chained_dot(target: CpuTarget, largest: int) -> Dot | None:
+    """Return the way that adds two steps up in 16 bits, for weights of 7 bits.
+
+    None where another is as good: where one step alone fits 16 bits always, and two seldom do not.
+    """
+    plain = choose_dot(target, largest)
+    if plain.name != "pmaddubsw" or plain.depth > 1:
+        return None
+    # Of two steps: two products, one sum of 16 bits, one widening and one of 32; and what the
+    # longer loop body costs besides, measured on Zen 3.
+    return replace(plain, multiplies=1.5, instructions=2.75, depth=2, chained=True)
 
 
 _PAIRS = {512: {"avx512bw"}, 256: {"avx2"}, 128: {"ssse3"}}

@@ -55,6 +55,10 @@ class DotTile:
             columns: Gives the v-th vector of weights at a step.
             ahead: Emits a prefetch at a step.
         """
+        if self.dot.chained:
+            with T.serial(steps // self.dot.depth) as chain:
+                self._chain(chain * self.dot.depth, row, columns, ahead)
+            return
         if not self.dot.narrow:
             with T.serial(steps) as at:
                 self._step(at, row, columns, ahead)
@@ -95,6 +99,30 @@ class DotTile:
                 else:
                     total = dots.step(self.value(i, v), left, right[v], self.dot)
                     self.wide.store(self.sums[i], total, v * self.dot.lanes)
+
+    def _chain(
+        self,
+        first: Expr,
+        row: Callable[[int, Expr], Expr],
+        columns: Callable[[Expr, int], Expr],
+        ahead: Callable[[Expr], None] | None,
+    ) -> None:
+        """Emit ``depth`` steps whose sums of 16 bits are widened at once."""
+        steps = [first + i for i in range(self.dot.depth)]
+        vectors = range(self.tile.vectors)
+        right = [[bind(columns(at, v)) for v in vectors] for at in steps]
+        for at in steps:
+            if ahead is not None:
+                ahead(at)
+        for i in range(self.tile.rows):
+            pairs: list[Expr] = []
+            for at, weights in zip(steps, right, strict=True):
+                left = row(i, at)
+                more = [dots.products(left, w, self.dot) for w in weights]
+                pairs = [bind(a + b) for a, b in zip(pairs, more, strict=True)] if pairs else more
+            for v in vectors:
+                total = wrapping("add", self.value(i, v), dots.widened(pairs[v], self.dot))
+                self.wide.store(self.sums[i], total, v * self.dot.lanes)
 
     def _widen(self) -> None:
         """Add the 16-bit sums to the wide ones."""

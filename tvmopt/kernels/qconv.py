@@ -84,6 +84,7 @@ class QConvConfig:
         rows: Blocks of pixels; one block runs against all panels while it lies in level 2.
         prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
         parallel: Whether blocks are shared out among threads.
+        extra: Steps of each panel for weights in excess (bins.py), where ``dot`` is chained.
     """
 
     dot: Dot
@@ -91,13 +92,14 @@ class QConvConfig:
     rows: RowBlocks
     prefetch: bool
     parallel: bool
+    extra: int = 0
 
 
-def config(site: QConvSite, target: CpuTarget) -> QConvConfig:
-    """Return the analytic choice for ``site``."""
-    conv, dot = site.conv, choose_dot(target, site.largest)
-    steps = site.lines * _steps(site, dot)
-    tile = choose_qtile(conv.rows, site.columns, steps, dot, target, _image(site, dot).line)
+def config(site: QConvSite, target: CpuTarget, dot: Dot | None = None) -> QConvConfig:
+    """Return the analytic choice for ``site``; ``dot`` None takes the best for any weights."""
+    conv, dot = site.conv, dot or choose_dot(target, site.largest)
+    steps = site.lines * steps_of(site, dot)
+    tile = choose_qtile(conv.rows, site.columns, steps, dot, target, image_of(site, dot).line)
     weights = steps * dot.group * np.dtype(dot.weight).itemsize * conv.out_channels
     row_bytes = conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels
     return QConvConfig(
@@ -111,10 +113,12 @@ def config(site: QConvSite, target: CpuTarget) -> QConvConfig:
 
 def cycles(site: QConvSite, how: QConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: products, input copied, and the weights' way in."""
-    conv, image = site.conv, _image(site, how.dot)
-    steps = site.lines * _steps(site, how.dot)
+    conv, image = site.conv, image_of(site, how.dot)
+    steps = site.lines * steps_of(site, how.dot)
     count = how.rows.total * conv.groups * len(_panels(site, how.tile))
-    tiles = count * tile_cycles(how.tile, steps, how.dot, target, conv.epilogue, image.line)
+    tiles = count * tile_cycles(
+        how.tile, steps + how.extra, how.dot, target, conv.epilogue, image.line
+    )
     itemsize = np.dtype(how.dot.weight).itemsize
     fetch = cost.stream_cycles(steps * how.dot.group * itemsize * conv.out_channels, target)
     return (
@@ -132,7 +136,7 @@ def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> np.ndarray:
         within a group and where a tile has more columns than the convolution.
     """
     dot, tile, conv = how.dot, how.tile, site.conv
-    steps = _steps(site, dot)
+    steps = steps_of(site, dot)
     runs = np.zeros((conv.groups, max(site.columns, tile.columns), site.lines, steps * dot.group))
     runs[:, : site.columns, :, : site.line] = weight.reshape(
         conv.groups, site.columns, site.lines, site.line
@@ -163,21 +167,30 @@ def pack_bias(
 
 
 def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w: pack(), bias: pack_bias(), *operands, y)``; shapes as the site says."""
+    """Return ``name(x, w: pack(), [extra], bias: pack_bias(), *operands, y)``.
+
+    ``extra`` are the two tensors of qconv_chained.py for weights in excess, if there are any.
+    """
     conv, dot, tile, blocks = site.conv, how.dot, how.tile, how.rows
-    per_group, steps = len(_panels(site, tile)), _steps(site, dot)
-    count, image = conv.groups * per_group, _image(site, dot)
+    per_group, steps = len(_panels(site, tile)), steps_of(site, dot)
+    count, image = conv.groups * per_group, image_of(site, dot)
     panel_size = site.lines * steps * tile.width * dot.group
     weights = Vector(dot.lanes * dot.group, dot.weight)
     lanes = min(dot.lanes, site.columns)
 
     def body() -> None:
-        x, w, bias, *operands, y = parameters(
+        excess = [
+            ("we", (count, how.extra, tile.width, dot.group), dot.weight),
+            ("at", (count, how.extra), "int32"),
+        ]
+        x, w, *more = parameters(
             ("x", conv.input_shape, site.dtype),
             ("w", (count, site.lines, steps, tile.width, dot.group), dot.weight),
+            *(excess if how.extra else []),
             ("bias", (count, tile.width), "int32"),
             *conv.epilogue.parameters(conv.output_shape),
         )
+        extra, (bias, *operands, y) = (more[:2], more[2:]) if how.extra else ([], more)
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)
@@ -193,6 +206,17 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                     ),
                 )
                 share = panel_size // blocks.per_block
+                flip = _flips(site, dot)
+                if extra:
+                    own, places = extra
+                    number = bind(panel * how.extra)
+                    sums.accumulate(
+                        how.extra,
+                        lambda i, at: word(padded, pixels[i] + places[number + at], dot, flip=flip),
+                        lambda step, v: weights.load(
+                            own, ((number + step) * tile.width + v * dot.lanes) * dot.group
+                        ),
+                    )
 
                 def run(offset: Expr, start: Expr, _extent: int) -> None:
                     """Accumulate one contiguous run of taps."""
@@ -201,14 +225,10 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                     sums.accumulate(
                         steps,
                         lambda i, step: word(
-                            padded,
-                            pixels[i] + offset + step * dot.group,
-                            dot,
-                            flip=_flips(site, dot),
+                            padded, pixels[i] + offset + step * dot.group, dot, flip=flip
                         ),
                         lambda step, v: weights.load(
-                            w,
-                            at + ((line + step) * tile.width + v * dot.lanes) * dot.group,
+                            w, at + ((line + step) * tile.width + v * dot.lanes) * dot.group
                         ),
                         (
                             lambda step: prefetch(
@@ -245,7 +265,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
     return prim_func(name, body, attrs)
 
 
-def _steps(site: QConvSite, dot: Dot) -> int:
+def steps_of(site: QConvSite, dot: Dot) -> int:
     """Return how many groups a run takes."""
     return -(-site.line // dot.group)
 
@@ -254,9 +274,9 @@ def _panels(site: QConvSite, tile: Tile) -> list[int]:
     return panels(max(site.columns, tile.columns), tile)
 
 
-def _image(site: QConvSite, dot: Dot) -> Image:
+def image_of(site: QConvSite, dot: Dot) -> Image:
     """Return the input as the loops read it: a copy where groups read on behind a run's end."""
-    beyond = _steps(site, dot) * dot.group > site.line
+    beyond = steps_of(site, dot) * dot.group > site.line
     dtype = "int16" if dot.activation == "int16" else site.dtype
     return Image(
         site.conv,

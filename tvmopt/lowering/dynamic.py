@@ -17,6 +17,7 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_chained import best
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
 from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.lowering.elementwise import Tail, match_tail
@@ -176,13 +177,11 @@ def _by_channel(
         zero_point=offset,
         largest=_largest(stored),
     )
-    how = qconv.config(site, kernels.target)
+    how, packed = best(site, weight, np.zeros(n, np.int64), kernels.target)
     cycles = qconv.cycles(site, how, kernels.target)
     types = f"qd8_qc{weight_bits(site.largest)}w"
     kernel = kernels.get(qconv.qconv, f"{how.dot.key}_gemm", site, how, cycles, types=types)
-    bias = qconv.pack_bias(np.zeros(n, np.int64), weight, site, how)
-    args = (rows.codes, qconv.pack(weight, site, how), bias, *program.tensors)
-    return KernelCall(kernel=kernel, args=args), cycles
+    return KernelCall(kernel=kernel, args=(rows.codes, *packed, *program.tensors)), cycles
 
 
 def _scaled(program: Program, rows: Rows, scale: np.ndarray) -> Program:
