@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from tvmopt.errors import ModelError, ShapeError
+from tvmopt.errors import ModelError, ShapeError, UnsupportedError
 from tvmopt.frontend.converters import converter_table
 from tvmopt.frontend.fold import fold, inline
 from tvmopt.frontend.importer import layer_name
 from tvmopt.frontend.node_macs import node_macs
+from tvmopt.frontend.qlinear import OPERATORS, spell_out
 from tvmopt.frontend.read import ModelFile, read, tensors
 from tvmopt.frontend.shapes import fix_shapes
 from tvmopt.frontend.summary import Summary, summarize_file
@@ -85,7 +86,7 @@ def describe(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> D
         ShapeError: ``shapes`` does not fit the model.
     """
     file = read(path)
-    known = converter_table().keys()
+    known = converter_table().keys() | OPERATORS
     summary = summarize_file(file, known)
     sparsity = _sparsity(tensor.numpy() for tensor, _ in tensors(file.model))
     open_shapes, problem = _fold(file, shapes)
@@ -108,12 +109,13 @@ def _fold(
     """Fix shapes and fold, in place; return what keeps us from either."""
     try:
         inline(file.model, file.label)
+        spell_out(file.model, file.label)
         fix_shapes(file.model, shapes, file.label)
     except ShapeError as err:
         if shapes:
             raise
         return str(err), None
-    except ModelError as err:
+    except (ModelError, UnsupportedError) as err:
         return None, str(err)
     try:
         fold(file.model, file.label)

@@ -16,6 +16,7 @@ from tvmopt.frontend.fold import fold, inline
 from tvmopt.frontend.functions import expand_functions
 from tvmopt.frontend.importer import import_graph
 from tvmopt.frontend.messages import identifier
+from tvmopt.frontend.qlinear import OPERATORS, spell_out
 from tvmopt.frontend.read import read
 from tvmopt.frontend.shapes import fix_shapes
 from tvmopt.frontend.summary import Summary, summarize_file
@@ -78,9 +79,10 @@ def load(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) ->
     """
     file = read(path)
     table = converter_table()
-    summary = summarize_file(file, table.keys())
+    summary = summarize_file(file, table.keys() | OPERATORS)
     graph = file.model.graph
     inline(file.model, file.label)
+    spell_out(file.model, file.label)
     fix_shapes(file.model, shapes, file.label)
     fold(file.model, file.label)
     while expand_functions(file.model, table.keys(), file.opset, file.label):
@@ -106,7 +108,7 @@ def summarize(path: str | Path) -> Summary:
     Raises:
         ModelError: The file is missing, no ONNX model, or not a valid one.
     """
-    return summarize_file(read(path), converter_table().keys())
+    return summarize_file(read(path), converter_table().keys() | OPERATORS)
 
 
 def _specs(

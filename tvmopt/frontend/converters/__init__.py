@@ -15,7 +15,6 @@ from tvmopt.frontend.converters import (
     packed,
     padding,
     pool,
-    qlinear,
     quantized,
     reduce,
     resize,
@@ -37,7 +36,7 @@ _FAMILIES = (
     reduce,
     resize,
 )
-_CONTRIB_FAMILIES = (integers, packed, qlinear, quantized)
+_CONTRIB_FAMILIES = (integers, packed, quantized)
 
 
 def converter_table() -> Mapping[tuple[str, str], Converter]:

@@ -1,4 +1,4 @@
-"""Mirror of converters/qlinear.py."""
+"""Mirror of tvmopt/frontend/qlinear.py."""
 
 from __future__ import annotations
 
@@ -136,6 +136,34 @@ def test_gemm(save: Callable[..., Path], run: Run, quantized: bool, by_rows: boo
         # Seven products and sums of float32, of the size of the largest.
         largest = 255 * 128 * 6 * unit.max()
         np.testing.assert_allclose(got, exact, rtol=0, atol=16 * 2**-24 * largest)
+
+
+def test_shapes_are_known_across_them(save: Callable[..., Path], run: Run) -> None:
+    names = ["a", "as", "az", "a", "as", "az", "ys", "yz"]
+    nodes = [
+        helper.make_node("QLinearAdd", names, ["sum"], domain="com.microsoft"),
+        helper.make_node("Shape", ["sum"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"], axis=0),
+        helper.make_node("Concat", ["batch", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["sum", "wanted"], ["y"]),
+    ]
+    constants = parameters(a=A, y=Y) | {"zero": np.array([0]), "rest": np.array([-1])}
+    path = save(nodes, [("a", "uint8", X.shape)], ["y"], constants, domains=["com.microsoft"])
+    (got,) = run(load(path), {"a": X})
+    np.testing.assert_array_equal(got, integers(2 * real(X, A)).reshape(1, -1))
+
+
+def test_softmax_of_another_version_is_refused(save: Callable[..., Path]) -> None:
+    node = helper.make_node(
+        "QLinearSoftmax", ["a", "as", "az", "ys", "yz"], ["y"], "soft",
+        domain="com.microsoft", axis=1, opset=12,
+    )  # fmt: skip
+    path = save(
+        [node], [("a", "uint8", X.shape)], ["y"], parameters(a=A, y=Y), domains=["com.microsoft"]
+    )
+    message = r"'soft' .*: opset must be that of the model, 17, got 12"
+    with pytest.raises(UnsupportedError, match=message):
+        load(path)
 
 
 def test_channels_last_is_refused(save: Callable[..., Path]) -> None:
