@@ -4,7 +4,9 @@ A tensor is quantized where it would be stored anyway: behind the elementwise op
 addition of a residual, that belong to its layer's kernel. Between two layers integers are to flow
 end to end: an operator that combines tensors is taken as well where all its operands can be
 integers and a layer reads, in the end, what it computes. What one reader wants in integers all
-others read through the dequantize, so that no tensor is stored twice.
+others read through the dequantize, so that no tensor is stored twice. Only what an operator of
+floats has computed, such as a layer norm, is read as it is by others of that kind: there the floats
+cost little, and the residuals of a transformer would suffer.
 
 A *cluster* is a tensor, its root, and what is computed of it alone, element by element. Its *neck*
 is its last member through which everything that others read is computed; what the cluster stores is
@@ -16,7 +18,7 @@ Source: none; derived here. The rule that a residual is added by the later of tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tvm import relax
@@ -35,10 +37,12 @@ class IntegerFlow:
         ranges: Each tensor that is to be quantized, to the tensor whose range its grid spans:
             itself, or what it is concatenated into. Variables of the old function.
         casts: Bytes made floats whose integers are read as they are.
+        plain: What each variable reads as floats although its integers are stored.
     """
 
     ranges: dict[relax.Var, relax.Var]
     casts: set[relax.Var]
+    plain: dict[relax.Var, list[relax.Var]]
 
 
 def find_flow(graph: Rebuild, layers: Mapping[relax.Var, Layer]) -> IntegerFlow:
@@ -60,7 +64,11 @@ def find_flow(graph: Rebuild, layers: Mapping[relax.Var, Layer]) -> IntegerFlow:
                 if source in ranges and search.leads_only_to(source, var, integers):
                     ranges[source] = var
     casts = {var for var in integers if operators.is_byte_cast(graph.old.get(var))}
-    return IntegerFlow(ranges={v: _last(v, ranges) for v in stored}, casts=casts)
+    return IntegerFlow(
+        ranges={var: _last(var, ranges) for var in stored},
+        casts=casts,
+        plain=search.plain(stored, integers),
+    )
 
 
 def _last(var: relax.Var, ranges: Mapping[relax.Var, relax.Var]) -> relax.Var:
@@ -141,6 +149,19 @@ class _Search:
                 self._wants(user, var, found) for user in self.graph.users.get(var, [])
             ):
                 found[var] = None
+        return found
+
+    def plain(
+        self, stored: Iterable[relax.Var], integers: Mapping[relax.Var, None]
+    ) -> dict[relax.Var, list[relax.Var]]:
+        """Return what each variable is to read as floats although its integers are stored."""
+        found: dict[relax.Var, list[relax.Var]] = {}
+        for var in stored:
+            if var in self.available:
+                continue
+            for user in self.graph.users.get(var, []):
+                if not self._wants(user, var, integers):
+                    found.setdefault(user, []).append(var)
         return found
 
     def is_given(self, var: relax.Var) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from tvm import relax
 
 from tvmopt import forms, ir
-from tvmopt.passes.canonicalize.rebuild import Rebuild
+from tvmopt.passes.canonicalize.rebuild import Rebuild, variables
 from tvmopt.passes.quantize import operators
 from tvmopt.passes.quantize.integer_flow import IntegerFlow
 from tvmopt.passes.quantize.layers import Layer
@@ -52,12 +52,15 @@ class IntegerRewriter:
         self.data: dict[relax.Var, forms.Affine] = {}
         self.weights: dict[relax.Var, forms.Affine] = {}
         self.parts: dict[relax.Expr, forms.Affine] = {}
+        self.floats: dict[relax.Var, relax.Expr] = {}
         for var in flow.ranges:
             if var not in graph.old:
                 graph.bind(var, self._quantized(var, var))
 
     def __call__(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
         """Return what to bind to ``var`` instead of ``value``."""
+        if var in self.flow.plain:
+            value = self._plain(var)
         if var in self.layers:
             return self._stored(var, self._layer(self.layers[var], value))
         if var in self.of_bias:
@@ -73,7 +76,14 @@ class IntegerRewriter:
             return value
         return self._quantized(var, self.graph.emit(value, var.name))
 
+    def _plain(self, var: relax.Var) -> relax.Expr:
+        """Return the old value of ``var`` with some operands as floats, the others as they are."""
+        names = {read: self.graph.now(read) for read in variables(self.graph.old[var])}
+        names |= {read: self.floats[read] for read in self.flow.plain[var]}
+        return ir.substitute(self.graph.old[var], names)
+
     def _quantized(self, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        self.floats[var] = value
         how = self.hows[self.flow.ranges[var].name]
         codes = self.graph.emit(forms.quantize(value, how), f"{var.name}_quantized")
         return self.graph.emit(forms.dequantize(codes, how), f"{var.name}_dequantized")

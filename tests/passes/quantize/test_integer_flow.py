@@ -204,6 +204,23 @@ def test_sum_with_something_of_floats_does_not_ask_for_integers(flow: Flow) -> N
     assert flow(make) == _own("x0", "a_act", "mixed")
 
 
+def test_operators_of_floats_read_each_other_in_floats(build: Build) -> None:
+    weight = relax.const(np.ones((4, 4), "float32"))
+
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        soft = bb.emit(nn.softmax(x), "soft")
+        y = bb.emit(nn.relu(bb.emit(op.matmul(soft, weight), "one")), "act")
+        y = bb.emit(op.add(bb.emit(op.matmul(y, weight), "two"), soft), "residual")
+        return bb.emit(nn.softmax(y), "again")
+
+    func = build(body, (3, 4))["main"]
+    found = find_flow(Rebuild(func, relax.BlockBuilder()), find_layers(func))
+    assert {var.name for var in found.ranges} == {"soft", "act"}
+    assert {user.name: [var.name for var in read] for user, read in found.plain.items()} == {
+        "residual": ["soft"]
+    }
+
+
 def test_normalised_input_is_quantized_once(flow: Flow) -> None:
     def make(layer: Layer, e: Emit, x: relax.Expr) -> relax.Expr:
         mean = relax.const(np.arange(4, dtype="float32"))

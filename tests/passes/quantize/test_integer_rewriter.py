@@ -121,6 +121,19 @@ def test_quantized_graph_computes_nearly_what_the_floats_compute(
         assert "moved_quantized" not in values
 
 
+def test_what_operators_of_floats_give_each_other_is_not_rounded(
+    graph: Callable, tap: Tap, make_samples: MakeSamples
+) -> None:
+    def make(layer: Layer, e: Emit, x: relax.Expr) -> relax.Expr:
+        soft = e(nn.softmax(x), "soft")
+        return e(nn.softmax(e(op.add(layer(soft, "a", act=None), soft), "residual")), "again")
+
+    quantize = QuantizeStatic(QuantizeStaticOptions(), make_samples(SHAPE), tap, Report())
+    values = {v.name: b for v, b in ir.bindings(quantize(graph(make))["main"])}
+    assert values["a_conv2d"].args[0].name == "soft_dequantized"
+    assert [arg.name for arg in values["residual"].args] == ["a", "soft"]
+
+
 def test_parts_of_one_concatenation_have_its_grid(
     graph: Callable, tap: Tap, make_samples: MakeSamples
 ) -> None:
