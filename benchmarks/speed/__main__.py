@@ -156,7 +156,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where to write; the plot goes beside it",
     )
     parser.add_argument(
-        "--limit", type=float, default=600.0, metavar="SECONDS", help="for one model at one shape"
+        "--limit", type=float, default=1800.0, metavar="SECONDS", help="for one model at one shape"
     )
     return parser.parse_args(arguments)
 
