@@ -42,7 +42,7 @@ class DotTile:
 
     def accumulate(
         self,
-        steps: int,
+        steps: int | Expr,
         row: Callable[[int, Expr], Expr],
         columns: Callable[[Expr, int], Expr],
         ahead: Callable[[Expr], None] | None = None,
@@ -64,13 +64,14 @@ class DotTile:
                 self._step(at, row, columns, ahead)
             return
         depth = self.dot.depth
-        with T.serial(-(-steps // depth)) as chunk:
+        whole = isinstance(steps, int) and steps % depth == 0
+        with T.serial((steps + depth - 1) // depth) as chunk:
             first = chunk * depth
             for i, v in self._places():
                 zero = self.short.splat(tirx.const(0, "int16"))
                 self.short.store(self.pairs[i], zero, 2 * v * self.dot.lanes)
             # One loop for whole and partial chunks: with two, LLVM spills the sums of both.
-            with T.serial(depth if steps % depth == 0 else tirx.min(depth, steps - first)) as at:
+            with T.serial(depth if whole else tirx.min(depth, steps - first)) as at:
                 self._step(first + at, row, columns, ahead)
             self._widen()
 

@@ -50,6 +50,29 @@ class Accumulators:
                 for v in range(self.tile.vectors):
                     self._set(i, v, self.value(i, v) + left * right[v])
 
+    def accumulate_listed(
+        self,
+        extent: Expr,
+        place: Callable[[Expr], Expr],
+        row: Callable[[int, Expr], Expr],
+        columns: Callable[[Expr, int], Expr],
+    ) -> None:
+        """Emit the products of steps whose inputs lie where a list says.
+
+        Args:
+            extent: Steps.
+            place: Gives a step's place.
+            row: Gives the scalar of row i at a place.
+            columns: Gives the v-th vector of the columns at a step.
+        """
+        with T.serial(extent) as step:
+            at = bind(place(step))
+            right = [bind(columns(step, v)) for v in range(self.tile.vectors)]
+            for i in range(self.tile.rows):
+                left = bind(self.vector.splat(row(i, at)))
+                for v in range(self.tile.vectors):
+                    self._set(i, v, self.value(i, v) + left * right[v])
+
     def write(
         self,
         output: tirx.Buffer,

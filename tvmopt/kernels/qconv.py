@@ -206,7 +206,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                     ),
                 )
                 share = panel_size // blocks.per_block
-                flip = _flips(site, dot)
+                flip = flips(site, dot)
                 if extra:
                     own, places = extra
                     number = bind(panel * how.extra)
@@ -287,13 +287,13 @@ def image_of(site: QConvSite, dot: Dot) -> Image:
     )
 
 
-def _flips(site: QConvSite, dot: Dot) -> bool:
+def flips(site: QConvSite, dot: Dot) -> bool:
     """Say whether the instruction reads the other kind of 8 bits."""
     return dot.activation not in (site.dtype, "int16")
 
 
 def _shift(site: QConvSite, dot: Dot) -> int:
     """Return what the flip adds to every activation."""
-    if not _flips(site, dot):
+    if not flips(site, dot):
         return 0
     return 128 if dot.activation == "uint8" else -128

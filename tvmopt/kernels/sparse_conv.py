@@ -1,0 +1,166 @@
+"""Convolutions and matrix products of float32 with block-sparse constant weights.
+
+The loops are those of conv.py, but along k only the steps that are not zero are taken: each reads a
+column of weights (one register tile wide) and its place in the input. A product is the convolution
+of one line of m pixels by 1x1.
+
+Source: the register tile of conv.py over the lists of sparse_steps.py; derived here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels import cost
+from tvmopt.kernels.blocks import RowBlocks, worth_threads
+from tvmopt.kernels.conv_image import Image
+from tvmopt.kernels.conv_site import ConvSite
+from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.micro import Accumulators
+from tvmopt.kernels.sparse_steps import SparseSteps, sparse_steps
+from tvmopt.kernels.tile import LOADS_PER_CYCLE, MAX_ROWS, Tile, panel_columns, panels
+from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
+from tvmopt.targets.description import CpuTarget
+
+WIDTHS = (2, 1)  # registers of columns that a block may have
+STEP_CYCLES = 0.3  # to read a step's place
+LIST_CYCLES = 15  # a loop whose length nothing tells before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseConvSite:
+    """A convolution with block-sparse weights.
+
+    Attributes:
+        conv: Shapes and epilogue; one group.
+        steps: Blocks that are not zero.
+        index: Type of their offsets.
+    """
+
+    conv: ConvSite
+    steps: int
+    index: str
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the convolution."""
+        return self.conv.epilogue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseConvConfig:
+    """How a sparse convolution is cut.
+
+    Attributes:
+        tile: The register tile; its columns are a block's.
+        rows: Blocks of pixels; one runs against all panels while it lies in level 2.
+        parallel: Whether blocks are shared out among threads.
+    """
+
+    tile: Tile
+    rows: RowBlocks
+    parallel: bool
+
+
+def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseConvConfig | None:
+    """Return the choice for blocks of ``width`` registers of columns; None if there are too few.
+
+    Args:
+        conv: The convolution.
+        width: Registers of columns of a block.
+        steps: Blocks that are not zero.
+        target: The machine.
+    """
+    lanes = target.lanes(32)
+    if conv.out_channels < width * lanes:
+        return None
+    free = target.vector_registers - 1 - width
+    most = min(conv.rows, MAX_ROWS if width > 1 else MAX_ROWS + 2, free // width)
+    best = min(range(1, most + 1), key=lambda r: -(-conv.rows // r) * _step(r, width, target) * 1.0)
+    tile = Tile(best, width * lanes, lanes)
+    row_bytes = (conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels) * 4
+    weights = steps * (tile.columns * 4 + 2)
+    return SparseConvConfig(
+        tile=tile,
+        rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
+        parallel=worth_threads(conv.rows * steps * tile.columns),
+    )
+
+
+def _step(rows: int, width: int, target: CpuTarget) -> float:
+    """Return the cycles of one step: multiply-adds, or loads of inputs, weights and the offset."""
+    return (
+        max(rows * width / target.fma_per_cycle, (rows + width + 1) / LOADS_PER_CYCLE) + STEP_CYCLES
+    )
+
+
+def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core."""
+    conv, tile, image = site.conv, how.tile, Image(site.conv)
+    number = len(panels(conv.out_channels, tile))
+    elementwise = tile.rows * tile.vectors * cost.STEP_CYCLES * len(conv.epilogue.steps)
+    ends = tile.ends(image.line) + LIST_CYCLES + elementwise
+    work = how.rows.total * (site.steps * _step(tile.rows, tile.vectors, target) + number * ends)
+    fetch = cost.stream_cycles(site.steps * (tile.columns * 4 + 2), target) * how.rows.count
+    return cost.CALL_CYCLES + max(work, fetch) + cost.stream_cycles(2 * image.scratch_bytes, target)
+
+
+def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> SparseSteps:
+    """Return the blocks of (o, kh, kw, c) that are not zero, ``width`` registers wide."""
+    lanes = target.lanes(32)
+    tile = Tile(1, width * lanes, lanes)
+    image = Image(conv)
+    lines = image.starts()
+    flat = weight.reshape(conv.out_channels, len(lines), -1)
+    cut = flat[panel_columns(conv.out_channels, tile)]  # (panels, columns, lines, run)
+    return sparse_steps(cut.transpose(0, 2, 3, 1)[..., None], lines)
+
+
+def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.PrimFunc:
+    """Return ``name(x, w, offsets, starts, *operands, y)``; the three of ``SparseSteps``."""
+    conv, tile, blocks = site.conv, how.tile, how.rows
+    count, image = len(panels(conv.out_channels, tile)), Image(conv)
+
+    def body() -> None:
+        x, w, offsets, starts, *operands, y = parameters(
+            ("x", conv.input_shape),
+            ("w", (site.steps, tile.columns, 1)),
+            ("offsets", (site.steps,), site.index),
+            ("starts", (count + 1,), "int32"),
+            *conv.epilogue.parameters(conv.output_shape),
+        )
+        padded = image.copy(x, parallel=how.parallel)
+        with loop(blocks.count * count, parallel=how.parallel) as task:
+            block, panel = bind(task // count), bind(task % count)
+            first = bind(starts[panel])
+            extent = bind(starts[panel + 1] - first)
+            with T.serial(blocks.tiles(block)) as g:
+                row = bind(blocks.first_row(block, g))
+                pixels = image.pixels(row, tile.rows, 0)
+                sums = Accumulators(tile)
+
+                def taps(step: Expr, first: Expr = first) -> Expr:
+                    return cast(offsets[first + step], "int32")
+
+                sums.accumulate_listed(
+                    extent,
+                    taps,
+                    lambda i, offset: padded[pixels[i] + offset],
+                    lambda step, v: sums.vector.load(
+                        w, (first + step) * tile.columns + v * tile.lanes
+                    ),
+                )
+                column = bind(tirx.min(panel * tile.columns, conv.out_channels - tile.columns))
+                sums.write(
+                    y, operands, conv.epilogue, column, lambda i: (row + i) * conv.out_channels
+                )
+
+    attrs = {
+        "tvmopt.macs": conv.rows * site.steps * tile.columns,
+        "tvmopt.scratch_bytes": image.scratch_bytes,
+    }
+    return prim_func(name, body, attrs)

@@ -1,0 +1,170 @@
+"""Convolutions and matrix products of 8-bit integers with block-sparse constant weights, exact.
+
+The loops are those of qconv.py, but along k only the steps that are not zero are taken: each reads
+``columns x group`` weights (16 x 4 with AVX2) and their place in the input.
+
+Source: as sparse_conv.py; that a block is what one instruction multiplies is E. Frantar's and the
+DeepSparse engine's practice (M. Kurtz et al., "Inducing and exploiting activation sparsity for fast
+neural network inference", ICML 2020, section 4, for compressed kernels in registers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
+
+from tvmopt.kernels import cost, qconv
+from tvmopt.kernels.blocks import RowBlocks, worth_threads
+from tvmopt.kernels.dot import Dot, choose_dot, word
+from tvmopt.kernels.dot_tile import DotTile
+from tvmopt.kernels.epilogue import Epilogue
+from tvmopt.kernels.micro import write_tile
+from tvmopt.kernels.qconv import QConvConfig, QConvSite, image_of
+from tvmopt.kernels.qtile import MAX_ROWS, tile_cycles
+from tvmopt.kernels.sparse_steps import SparseSteps, sparse_steps
+from tvmopt.kernels.tile import Tile, panels
+from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func
+from tvmopt.targets.description import CpuTarget
+
+WIDTHS = (2, 1)  # registers of columns that a block may have
+STEP_CYCLES = 0.5  # to read a step's place
+LIST_CYCLES = 15  # a loop whose length nothing tells before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseQConvSite:
+    """An integer convolution with block-sparse weights.
+
+    Attributes:
+        qconv: Shapes, types and epilogue; one group.
+        steps: Blocks that are not zero.
+        index: Type of their offsets.
+    """
+
+    qconv: QConvSite
+    steps: int
+    index: str
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the convolution."""
+        return self.qconv.epilogue
+
+
+def config(site: QConvSite, width: int, steps: int, target: CpuTarget) -> QConvConfig | None:
+    """Return the choice for blocks of ``width`` registers of columns; None if there are too few.
+
+    Args:
+        site: The convolution.
+        width: Registers of columns of a block.
+        steps: Blocks that are not zero.
+        target: The machine.
+    """
+    conv, dot = site.conv, choose_dot(target, site.largest)
+    columns = width * dot.lanes
+    if conv.groups != 1 or conv.out_channels < columns:
+        return None
+    # Sums, the block's weights, the activation and a product.
+    most = min(conv.rows, MAX_ROWS, (target.vector_registers - 2 - width) // width)
+    line = image_of(site, dot).line
+    number = len(panels(conv.out_channels, Tile(1, columns, dot.lanes)))
+
+    def spent(rows: int) -> float:
+        tile = Tile(rows, columns, dot.lanes)
+        per_tile = tile_cycles(tile, -(-steps // number), dot, target, conv.epilogue, line)
+        return -(-conv.rows // rows) * per_tile
+
+    tile = Tile(min(range(1, most + 1), key=spent), columns, dot.lanes)
+    row_bytes = conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels
+    weights = steps * (columns * dot.group * np.dtype(dot.weight).itemsize + 2)
+    return QConvConfig(
+        dot=dot,
+        tile=tile,
+        rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
+        prefetch=False,
+        parallel=worth_threads(conv.rows * steps * columns * dot.group // 2),
+    )
+
+
+def cycles(site: SparseQConvSite, how: QConvConfig, target: CpuTarget) -> float:
+    """Return the predicted cycles of one core."""
+    conv, tile, dot = site.qconv.conv, how.tile, how.dot
+    image, number = image_of(site.qconv, dot), len(panels(conv.out_channels, tile))
+    mean = site.steps / number
+    per_tile = tile_cycles(tile, 1, dot, target, conv.epilogue, image.line)
+    per_step = tile_cycles(tile, 2, dot, target, conv.epilogue, image.line) - per_tile
+    work = per_tile + (mean - 1) * per_step + mean * STEP_CYCLES + LIST_CYCLES
+    size = site.steps * (tile.columns * dot.group * np.dtype(dot.weight).itemsize + 2)
+    fetch = cost.stream_cycles(size, target) * how.rows.count
+    copied = cost.stream_cycles(2 * image.scratch_bytes, target)
+    return cost.CALL_CYCLES + max(how.rows.total * number * work, fetch) + copied
+
+
+def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> SparseSteps:
+    """Return the blocks of integers (o, kh, kw, c) that are not zero, as the kernel reads them."""
+    dense = qconv.pack(weight, site, how)
+    return sparse_steps(dense, image_of(site, how.dot).starts())
+
+
+def sparse_qconv(site: SparseQConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
+    """Return ``name(x, w, offsets, starts, bias: qconv.pack_bias(), *operands, y)``."""
+    inner, dot, tile, blocks = site.qconv, how.dot, how.tile, how.rows
+    conv, image = inner.conv, image_of(inner, dot)
+    count = len(panels(conv.out_channels, tile))
+    weights, whole = Vector(dot.lanes * dot.group), Vector(dot.lanes, "int32")
+
+    def body() -> None:
+        x, w, offsets, starts, bias, *operands, y = parameters(
+            ("x", conv.input_shape, inner.dtype),
+            ("w", (site.steps, tile.columns, dot.group), dot.weight),
+            ("offsets", (site.steps,), site.index),
+            ("starts", (count + 1,), "int32"),
+            ("bias", (count, tile.width), "int32"),
+            *conv.epilogue.parameters(conv.output_shape),
+        )
+        padded = image.copy(x, parallel=how.parallel)
+        with loop(blocks.count * count, parallel=how.parallel) as task:
+            block, panel = bind(task // count), bind(task % count)
+            first = bind(starts[panel])
+            extent = bind(starts[panel + 1] - first)
+            with T.serial(blocks.tiles(block)) as g:
+                row = bind(blocks.first_row(block, g))
+                pixels = image.pixels(row, tile.rows, 0)
+                start = panel * tile.width
+                sums = DotTile(tile, dot, lambda v: whole.load(bias, start + v * dot.lanes))
+                sums.accumulate(
+                    extent,
+                    _listed(padded, pixels, offsets, first, dot, flip=qconv.flips(inner, dot)),
+                    lambda step, v: weights.load(
+                        w, ((first + step) * tile.columns + v * dot.lanes) * dot.group
+                    ),
+                )
+                write_tile(
+                    tile,
+                    sums.value,
+                    y,
+                    operands,
+                    conv.epilogue,
+                    bind(tirx.min(panel * tile.columns, conv.out_channels - tile.columns)),
+                    lambda i: (row + i) * conv.out_channels,
+                    row=lambda i: row + i,
+                )
+
+    macs = conv.rows * site.steps * tile.columns * dot.group
+    attrs = {"tvmopt.macs": macs, "tvmopt.scratch_bytes": image.scratch_bytes}
+    return prim_func(name, body, attrs)
+
+
+def _listed(
+    x: tirx.Buffer, pixels: list[Expr], offsets: tirx.Buffer, first: Expr, dot: Dot, *, flip: bool
+) -> Callable[[int, Expr], Expr]:
+    """Return what gives the activations of row i at a step: they lie where the list says."""
+
+    def row(i: int, step: Expr) -> Expr:
+        return word(x, pixels[i] + cast(offsets[first + step], "int32"), dot, flip=flip)
+
+    return row
