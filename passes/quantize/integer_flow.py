@@ -23,9 +23,10 @@ from dataclasses import dataclass
 
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.rebuild import Rebuild
 from tvmopt.passes.quantize import operators
+from tvmopt.passes.quantize.byte_inputs import byte_meanings
 from tvmopt.passes.quantize.layers import Layer
 
 
@@ -36,12 +37,12 @@ class IntegerFlow:
     Attributes:
         ranges: Each tensor that is to be quantized, to the tensor whose range its grid spans:
             itself, or what it is concatenated into. Variables of the old function.
-        casts: Bytes made floats whose integers are read as they are.
+        bytes: What is made of bytes whose integers are read as they are, and what they mean there.
         plain: What each variable reads as floats although its integers are stored.
     """
 
     ranges: dict[relax.Var, relax.Var]
-    casts: set[relax.Var]
+    bytes: dict[relax.Var, forms.Affine]
     plain: dict[relax.Var, list[relax.Var]]
 
 
@@ -52,7 +53,8 @@ def find_flow(graph: Rebuild, layers: Mapping[relax.Var, Layer]) -> IntegerFlow:
         graph: The function.
         layers: Those that are to compute with integers, by their variables.
     """
-    clusters = _Clusters(graph)
+    meanings = byte_meanings(graph.old)
+    clusters = _Clusters(graph, meanings)
     search = _Search(graph, layers, clusters)
     integers = search.integers()
     stored = [var for var in integers if not search.is_given(var)]
@@ -63,10 +65,9 @@ def find_flow(graph: Rebuild, layers: Mapping[relax.Var, Layer]) -> IntegerFlow:
                 source = search.origin(operand, integers)
                 if source in ranges and search.leads_only_to(source, var, integers):
                     ranges[source] = var
-    casts = {var for var in integers if operators.is_byte_cast(graph.old.get(var))}
     return IntegerFlow(
         ranges={var: _last(var, ranges) for var in stored},
-        casts=casts,
+        bytes={var: how for var, how in meanings.items() if var in integers},
         plain=search.plain(stored, integers),
     )
 
@@ -86,8 +87,8 @@ class _Clusters:
         place: Where each variable is bound; parameters come first.
     """
 
-    def __init__(self, graph: Rebuild) -> None:
-        self.graph = graph
+    def __init__(self, graph: Rebuild, meanings: Mapping[relax.Var, forms.Affine]) -> None:
+        self.graph, self.meanings = graph, meanings
         self.root: dict[relax.Var, relax.Var] = {}
         self.members: dict[relax.Var, list[relax.Var]] = {}
         params = [var for var in graph.users if var not in graph.old]
@@ -99,11 +100,11 @@ class _Clusters:
 
     def _root_of(self, var: relax.Var) -> relax.Var:
         value = self.graph.old.get(var)
-        if value is None or not operators.is_elementwise(value) or not operators.is_float(var):
+        if value is None or var in self.meanings or not operators.is_elementwise(value):
             return var
         read = [arg for arg in operators.operands(value) if isinstance(arg, relax.Var)]
         roots = {self.root[arg] for arg in read}
-        same = all(ir.same_type(arg, var) for arg in read)
+        same = operators.is_float(var) and all(ir.same_type(arg, var) for arg in read)
         return roots.pop() if len(roots) == 1 and same else var
 
     def exits(self, root: relax.Var) -> list[relax.Var]:
@@ -166,8 +167,7 @@ class _Search:
 
     def is_given(self, var: relax.Var) -> bool:
         """Say whether a tensor's integers are those of what it is made of."""
-        value = self.graph.old.get(var)
-        return value is not None and (self.is_move(var) or operators.is_byte_cast(value))
+        return self.is_move(var) or var in self.clusters.meanings
 
     def is_move(self, var: relax.Expr) -> bool:
         """Say whether a tensor, or the tensors of a tuple, are moved from one tensor."""
@@ -195,7 +195,7 @@ class _Search:
 
     def _can_be_integers(self, var: relax.Var, value: relax.Expr) -> bool:
         """Say whether a tensor comes out of integers alone."""
-        if var in self.layers or operators.is_byte_cast(value):
+        if var in self.layers or var in self.clusters.meanings:
             return True
         root = self.clusters.root[var]
         if root != var:
@@ -212,7 +212,7 @@ class _Search:
         )
 
     def _neck(self, root: relax.Var) -> relax.Var:
-        # No kernel could take along what follows a move or a cast: it is a table of its integers.
+        # No kernel could take along what follows a move or bytes: it is a table of its integers.
         if root in self.available and self.is_given(root):
             return root
         return self.clusters.neck(root)

@@ -16,6 +16,7 @@ from tvm import relax
 from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.rebuild import Rebuild, variables
 from tvmopt.passes.quantize import operators
+from tvmopt.passes.quantize.byte_inputs import source_of
 from tvmopt.passes.quantize.integer_flow import IntegerFlow
 from tvmopt.passes.quantize.layers import Layer
 
@@ -65,8 +66,9 @@ class IntegerRewriter:
             return self._stored(var, self._layer(self.layers[var], value))
         if var in self.of_bias:
             return self._stored(var, self._sum(self.of_bias[var], value))
-        if var in self.flow.casts:
-            return forms.dequantize(value.args[0], _identity(value.args[0]))
+        if var in self.flow.bytes:
+            source = source_of(var, self.graph.old)
+            return forms.dequantize(self.graph.renew(source), self.flow.bytes[var])
         moved = self._moved(var, value)
         return self._stored(var, value) if moved is None else moved
 
@@ -147,9 +149,3 @@ class IntegerRewriter:
     def _moved_to(self, var: relax.Var, value: relax.Expr, how: forms.Affine) -> relax.Expr:
         codes = self.graph.emit(value, var.name)
         return self.graph.emit(forms.dequantize(codes, how), f"{var.name}_dequantized")
-
-
-def _identity(codes: relax.Expr) -> forms.Affine:
-    """Return the meaning of integers that stand for themselves."""
-    one, zero = np.ones((), np.float32), np.zeros((), np.int32)
-    return forms.Affine(scale=one, zero_point=zero, dtype=ir.dtype(codes))

@@ -41,8 +41,8 @@ def flow(build: Build, convolve: Convolve) -> Flow:
         func = build(body, SHAPE)["main"]
         layers = {v: one for v, one in find_layers(func).items() if one.name not in floats}
         found = find_flow(Rebuild(func, relax.BlockBuilder()), layers)
-        casts = {var.name: "cast" for var in found.casts}
-        return casts | {var.name: source.name for var, source in found.ranges.items()}
+        assert not found.bytes
+        return {var.name: source.name for var, source in found.ranges.items()}
 
     return call
 
@@ -227,21 +227,3 @@ def test_normalised_input_is_quantized_once(flow: Flow) -> None:
         return layer(e(op.divide(e(op.subtract(x, mean), "centred"), mean), "normal"), "a")
 
     assert flow(make) == _own("normal")
-
-
-def test_bytes_need_no_quantize(convolve: Convolve) -> None:
-    builder = relax.BlockBuilder()
-    image = relax.Var("image", relax.TensorType(SHAPE, "uint8"))
-    with builder.function("main", [image]):
-        with builder.dataflow():
-            cast = builder.emit(op.astype(image, "float32"), "cast")
-            half = builder.emit(op.multiply(cast, relax.const(0.5)), "half")
-            both = builder.emit(
-                op.add(convolve(builder, cast, "a", 4), convolve(builder, half, "b", 4)), "sum"
-            )
-            result = builder.emit_output(both, "result")
-        builder.emit_func_output(result)
-    func = builder.finalize()["main"]
-    found = find_flow(Rebuild(func, relax.BlockBuilder()), find_layers(func))
-    assert {var.name for var in found.casts} == {"cast"}
-    assert {var.name for var in found.ranges} == {"half"}
