@@ -18,8 +18,11 @@ from tvmopt.kernels import (
     depthwise,
     gemm,
     global_pool,
+    lookup,
     pool,
     quantize_rows,
+    quantized_elementwise,
+    quantized_mean,
     weight_gemm,
     weight_gemv,
     winograd,
@@ -28,14 +31,22 @@ from tvmopt.kernels.attention import AttentionSite
 from tvmopt.kernels.batch_matmul import BatchMatmulSite, View
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.conv_transpose import ConvTransposeSite
+from tvmopt.kernels.epilogue import Epilogue, Requantize, Step
 from tvmopt.kernels.gemm import GemmSite
 from tvmopt.kernels.global_pool import GlobalMeanSite
+from tvmopt.kernels.lookup import LookupSite
 from tvmopt.kernels.pool import PoolSite
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
+from tvmopt.kernels.quantized_elementwise import QuantizedElementwiseSite
+from tvmopt.kernels.quantized_mean import QuantizedMeanSite
 from tvmopt.kernels.weight_code import IntCode
 from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.targets.description import CpuTarget
 
+TO_BYTES = Epilogue(
+    steps=(Step("scale", (0, 0.5)),),
+    output=Requantize(dtype="uint8", zero_point=0, low=0, high=255),
+)
 MACHINES = ["AVX2", "AVX512", "NEON"]
 
 # Each takes factors of its dimensions and gives the predicted cycles.
@@ -82,6 +93,56 @@ def _depthwise(target: CpuTarget, image: int, channels: int, edge: int) -> float
         pads=(edge, edge, edge, edge),
     )
     return depthwise.cycles(site, depthwise.config(site, target), target)
+
+
+def _integer_depthwise(target: CpuTarget, image: int, channels: int, edge: int) -> float:
+    count = 16 * channels
+    site = ConvSite(
+        batch=1,
+        height=14 * image,
+        width=14 * image,
+        channels=count,
+        out_channels=count,
+        groups=count,
+        kernel=(2 * edge + 1, 2 * edge + 1),
+        pads=(edge, edge, edge, edge),
+        epilogue=TO_BYTES,
+        dtype="uint8",
+    )
+    return depthwise.cycles(site, depthwise.config(site, target), target)
+
+
+def _quantized_mean(target: CpuTarget, image: int, channels: int, edge: int) -> float:
+    windows = PoolSite(
+        kind="mean",
+        batch=1,
+        height=20 * image,
+        width=20 * image,
+        channels=48 * channels,
+        kernel=(edge + 1, edge + 1),
+        strides=(1, 1),
+        pads=(0, 0, edge, edge),
+        out_size=(20 * image, 20 * image),
+        dtype="uint8",
+    )
+    site = QuantizedMeanSite(windows=windows, zero_point=0, epilogue=TO_BYTES)
+    return quantized_mean.cycles(site, target)
+
+
+def _quantized_elementwise(target: CpuTarget, image: int, lines: int, channels: int) -> float:
+    site = QuantizedElementwiseSite(
+        shape=(1, 14 * image, 14 * lines, 16 * channels),
+        dtype="uint8",
+        zero_point=0,
+        epilogue=TO_BYTES,
+    )
+    return quantized_elementwise.cycles(site, target)
+
+
+def _lookup(target: CpuTarget, image: int, lines: int, channels: int) -> float:
+    size = 14 * image * 14 * lines * 16 * channels
+    site = LookupSite(size=size, read="uint8", stored="uint8")
+    return lookup.cycles(site, lookup.config(site, target), target)
 
 
 def _conv_transpose(target: CpuTarget, image: int, channels: int, out: int) -> float:
@@ -173,12 +234,16 @@ GENERATORS = [
     _winograd2,
     _winograd4,
     _depthwise,
+    _integer_depthwise,
     _conv_transpose,
     _gemm,
     _batch_matmul,
     _attention,
     _pool,
     _global_mean,
+    _quantized_mean,
+    _quantized_elementwise,
+    _lookup,
     _weight_gemv,
     _weight_gemm,
     _code_gemm,
