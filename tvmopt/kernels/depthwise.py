@@ -30,7 +30,8 @@ from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, pr
 from tvmopt.targets.description import CpuTarget
 
 TILE_CYCLES = 10  # addresses and tests of one tile
-LONG_LINE = 20  # output pixels of a line from which two registers of channels win
+LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
+MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
 EXACT_SUMS = 2**24  # every integer up to this magnitude is a float32
 TALL = 3  # lines of taps up to which two registers of integers win: beyond, the code is too long
 NARROW_STEPS = 3  # steps that rounding and packing stand for
@@ -62,16 +63,14 @@ def applies(site: ConvSite) -> bool:
 def config(site: ConvSite, target: CpuTarget) -> DepthwiseConfig:
     """Return the analytic choice for ``site``.
 
-    Long lines take 4 pixels of two registers (fewer, longer runs through memory), short ones as
-    many pixels of one register as divide the line best. Integers take as many pixels and two
-    registers, one after the other: a column is converted once for all its pixels, and a tile's
-    start is shared. All measured on Zen 3.
+    A tile takes as many pixels of one register as divide the line best. Integers take as many
+    pixels and two registers, one after the other: a column is converted once for all its pixels,
+    and a tile's start is shared. All measured on Zen 3.
     """
     lanes, out_width = min(target.lanes(32), site.channels), site.out_size[1]
     whole = site.dtype != "float32"
-    pays = site.kernel[0] <= TALL if whole else out_width > LONG_LINE
-    vectors = 2 if site.channels >= 2 * lanes and pays else 1
-    most = min(4 if vectors == 2 and not whole else 7, out_width)
+    vectors = 2 if whole and site.channels >= 2 * lanes and site.kernel[0] <= TALL else 1
+    most = min(MAX_PIXELS, out_width)
     pixels = min(range(1, most + 1), key=lambda p: (-(-out_width // p) * (p + 1.5), -p))
     return DepthwiseConfig(
         pixels=pixels, vectors=vectors, lanes=lanes, parallel=worth_threads(2 * site.macs)
@@ -150,7 +149,10 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
         )
         with loop(site.batch * out_h, parallel=how.parallel) as line:
             n, oh = bind(line // out_h), bind(line % out_h)
-            with T.serial(blocks) as block, T.serial(tiles) as t:
+            # Long lines are read in runs of all channels; of short ones level 1 keeps a register's.
+            outer, inner = (tiles, blocks) if out_w > LONG_LINE else (blocks, tiles)
+            with T.serial(outer) as i, T.serial(inner) as j:
+                t, block = (i, j) if out_w > LONG_LINE else (j, i)
                 channel = bind(tirx.min(block * width, c - width)) if c % width else block * width
                 first = t * how.pixels
                 ow = bind(tirx.min(first, out_w - how.pixels)) if out_w % how.pixels else first
