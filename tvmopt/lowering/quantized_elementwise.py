@@ -80,7 +80,7 @@ def _table(data: relax.Expr, how: Affine, tail: Tail, kernels: KernelCache) -> K
 def _elementwise(data: relax.Expr, how: Affine, tail: Tail, kernels: KernelCache) -> KernelCall:
     zero = int(how.zero_point)
     limit = float(max(how.high - zero, zero - how.low))
-    epilogue, inputs = integer_epilogue(tail.program, np.float64(how.scale), limit)
+    epilogue, inputs = integer_epilogue(tail.program, how.scale.astype(np.float64), limit)
     site = QuantizedElementwiseSite(
         shape=ir.static_shape(data), dtype=how.dtype, zero_point=zero, epilogue=epilogue
     )

@@ -38,9 +38,9 @@ def match_quantized_mean(
     tail = match_tail(graph, node, taken)
     output = tail.program.output
     folded = output is not None and commutes(tail.program)
-    scale = np.float64(output.scale) if output is not None and folded else np.float64(1)
-    reach = float(np.float64(how.scale) / scale) * _reach(how)
-    epilogue, inputs = integer_epilogue(tail.program, scale, reach)
+    unit = output.scale if output is not None and folded else np.ones(())
+    scale = float(np.float64(how.scale) / np.float64(unit))
+    epilogue, inputs = integer_epilogue(tail.program, unit.astype(np.float64), scale * _reach(how))
     site = QuantizedMeanSite(
         windows=replace(windows, dtype=how.dtype),
         zero_point=int(how.zero_point),
@@ -52,7 +52,7 @@ def match_quantized_mean(
     kernel = kernels.get(
         quantized_mean, name, site, kernels.target, predicted, types=TYPES[how.dtype]
     )
-    table = factors(site, float(np.float64(how.scale) / scale))
+    table = factors(site, scale)
     return Replacement(
         site=f"{'global mean' if whole else 'meanpool'} {windows.input_shape}",
         call=KernelCall(kernel=kernel, args=(data, table, *(read.value for read in inputs))),
