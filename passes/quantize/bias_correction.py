@@ -18,6 +18,7 @@ correction").
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tvm
@@ -27,6 +28,11 @@ from tvmopt.errors import DataError
 from tvmopt.passes.quantize.net_pair import Errand, Leave, NetPair, Progress, revise_layers
 from tvmopt.passes.quantize.weight_layers import Bias, Change, WeightLayer, change_bias
 from tvmopt.report import Report
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorrectBiasOptions:
+    """Nothing to choose: recipes name the pass by it."""
 
 
 class Shift:
@@ -80,6 +86,7 @@ class CorrectBias:
 
     def __init__(
         self,
+        options: CorrectBiasOptions,
         reference: tvm.IRModule,
         samples: Samples,
         tap: Tap,
@@ -91,6 +98,7 @@ class CorrectBias:
         """Take what is needed.
 
         Args:
+            options: How.
             reference: The module before it was quantized.
             samples: What to run.
             tap: Compiles modules for this machine.
@@ -98,6 +106,7 @@ class CorrectBias:
             leave: Says which layers are to be left alone; None corrects all.
             progress: Is told of each stage; None tells nobody.
         """
+        self.options = options
         self.errand = Errand(
             pass_name="CorrectBias",
             what="correct biases",

@@ -13,6 +13,8 @@ each output the better of this and rounding to nearest, are derived here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tvmopt.passes.quantize.round_weights import BLOCK, Rounding
@@ -32,29 +34,54 @@ def wanted_weights(weight: np.ndarray, missed: np.ndarray, hessian: np.ndarray) 
     return weight + np.linalg.solve(hessian, missed.swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def round_gptq(problem: Rounding, start: np.ndarray, *, activation_order: bool) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Elimination:
+    """In which order inputs are rounded, and how an error passes to those after it.
+
+    Attributes:
+        order: (groups, k) of places, the bias, if there is one, last.
+        factor: (groups, k, k) upper triangular U with ``U^T U`` the inverse of the Hessian in that
+            order.
+    """
+
+    order: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, hessian: np.ndarray, *, has_bias: bool, activation_order: bool) -> Elimination:
+        """Return the elimination of a regularized Hessian, (groups, k, k).
+
+        Args:
+            hessian: It serves any grid of the layer's weights.
+            has_bias: Whether the last of k is the bias.
+            activation_order: Whether inputs of the largest mean square come first.
+        """
+        groups, k, _ = hessian.shape
+        inputs = k - has_bias
+        order = np.tile(np.arange(k), (groups, 1))
+        if activation_order:
+            diagonal = np.einsum("gkk->gk", hessian)[:, :inputs]
+            order[:, :inputs] = np.argsort(-diagonal, axis=1, kind="stable")
+        ordered = np.take_along_axis(hessian, order[:, :, None], axis=1)
+        ordered = np.take_along_axis(ordered, order[:, None, :], axis=2)
+        return cls(order=order, factor=_inverse_factor(ordered))
+
+
+def round_gptq(problem: Rounding, start: np.ndarray, how: Elimination) -> np.ndarray:
     """Round by GPTQ.
 
     Args:
         problem: The layer.
         start: Weights on the grid to fall back on, such as the nearest ones: (groups, outputs, k).
-        activation_order: Whether inputs of the largest mean square are rounded first.
+        how: The elimination of its Hessian.
 
     Returns:
         (groups, outputs, k), the weights on the grid; no output's objective is above ``start``'s.
     """
-    inputs = problem.inputs
-    groups, _, k = problem.wanted.shape
-    order = np.tile(np.arange(k), (groups, 1))
-    if activation_order:
-        diagonal = np.einsum("gkk->gk", problem.hessian)[:, :inputs]
-        order[:, :inputs] = np.argsort(-diagonal, axis=1, kind="stable")
-    hessian = np.take_along_axis(problem.hessian, order[:, :, None], axis=1)
-    hessian = np.take_along_axis(hessian, order[:, None, :], axis=2)
-    weight = np.take_along_axis(problem.wanted, order[:, None, :], axis=2)
-    _eliminate(weight, _inverse_factor(hessian), problem, order[:, :inputs])
+    weight = np.take_along_axis(problem.wanted, how.order[:, None, :], axis=2)
+    _eliminate(weight, how.factor, problem, how.order[:, : problem.inputs])
     q = np.empty_like(weight)
-    np.put_along_axis(q, np.broadcast_to(order[:, None, :], q.shape), weight, axis=2)
+    np.put_along_axis(q, np.broadcast_to(how.order[:, None, :], q.shape), weight, axis=2)
     return problem.better(problem.with_best_bias(q), problem.with_best_bias(start))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tvmopt import forms
 from tvmopt.errors import OptionError
-from tvmopt.passes.quantize.gptq import round_gptq, wanted_weights
+from tvmopt.passes.quantize.gptq import Elimination, round_gptq, wanted_weights
 from tvmopt.passes.quantize.grid import Levels
 from tvmopt.passes.quantize.hessian import Moments, regularized
 from tvmopt.passes.quantize.round_weights import Rounding, WeightGrid, improve
@@ -98,18 +98,14 @@ def repair_layer(layer: WeightLayer, moments: Moments, options: RoundingOptions)
     wanted = wanted_weights(exact, moments.missed, hessian) if options.asymmetric else exact
     held = layer.bias.value if layer.bias is not None else None
     at_hand = layer.with_bias(layer.rows(layer.stored.value()), held)
-    first, *others = (
+    problems = [
         Rounding(wanted=wanted, hessian=hessian, grid=grid, has_bias=has_bias)
         for grid in grids(layer, wanted[..., : wanted.shape[-1] - has_bias], options)
-    )
-    best, scale = _round(first, at_hand, options), first.grid.scale
-    for problem in others:
-        trial = _round(problem, problem.nearest(wanted), options)
-        lower = (problem.objective(trial) < problem.objective(best))[..., None]
-        best, scale = np.where(lower, trial, best), np.where(lower, problem.grid.scale, scale)
+    ]
+    best, grid = _search(problems, at_hand, options)
     total = float(moments.wanted.sum()) or 1.0
     return Repaired(
-        stored=_stored(layer, replace(first.grid, scale=scale), best[..., : first.inputs]),
+        stored=_stored(layer, grid, best[..., : problems[0].inputs]),
         bias=best[..., -1].reshape(-1) if has_bias else None,
         before=float(moments.error(at_hand - exact).sum()) / total,
         after=float(moments.error(best - exact).sum()) / total,
@@ -117,14 +113,39 @@ def repair_layer(layer: WeightLayer, moments: Moments, options: RoundingOptions)
     )
 
 
-def _round(problem: Rounding, start: np.ndarray, options: RoundingOptions) -> np.ndarray:
+def _search(
+    problems: list[Rounding], at_hand: np.ndarray, options: RoundingOptions
+) -> tuple[np.ndarray, WeightGrid]:
+    """Return the best weights of all grids, output by output, and the grid of each output.
+
+    Args:
+        problems: One layer on different grids, that of the weights at hand first.
+        at_hand: These weights.
+        options: How.
+    """
+    first, *others = problems
+    how = None
+    if options.method == "gptq":
+        how = Elimination.of(
+            first.hessian, has_bias=first.has_bias, activation_order=options.activation_order
+        )
+    best, scale = _round(first, at_hand, how, options), first.grid.scale
+    for problem in others:
+        trial = _round(problem, problem.nearest(problem.wanted), how, options)
+        lower = (problem.objective(trial) < problem.objective(best))[..., None]
+        best, scale = np.where(lower, trial, best), np.where(lower, problem.grid.scale, scale)
+    return best, replace(first.grid, scale=scale)
+
+
+def _round(
+    problem: Rounding, start: np.ndarray, how: Elimination | None, options: RoundingOptions
+) -> np.ndarray:
     start = problem.better(problem.with_best_bias(start), problem.nearest(problem.wanted))
     if options.method == "nearest":
         return start
-    if options.method == "adaround":
+    if how is None:
         return improve(problem, start, options.sweeps, neighbours=True)
-    rounded = round_gptq(problem, start, activation_order=options.activation_order)
-    return improve(problem, rounded, options.sweeps)
+    return improve(problem, round_gptq(problem, start, how), options.sweeps)
 
 
 def grids(layer: WeightLayer, wanted: np.ndarray, options: RoundingOptions) -> list[WeightGrid]:
@@ -141,13 +162,14 @@ def grids(layer: WeightLayer, wanted: np.ndarray, options: RoundingOptions) -> l
     if not options.search_scale or not _scale_of_each_output(layer) or np.any(zero):
         return [at_hand]
     most = min(high, -low)
-    stored = layer.stored
-    grouped = isinstance(stored, forms.Grouped)
+    axis, group = layer.output_axis, None
+    if isinstance(layer.stored, forms.Grouped):
+        axis, group = layer.stored.axis, layer.stored.codes.shape[layer.stored.axis + 1]
     grid = weight_grid(
         layer.unrowed(wanted).astype(np.float32),
         WeightChoice(levels=Levels(low=-most, high=most, dtype="int8")),
-        axis=stored.axis if grouped else layer.output_axis,
-        group=stored.codes.shape[stored.axis + 1] if grouped else None,
+        axis=axis,
+        group=group,
     )
     scale = _rows(layer, grid.spread(grid.scale, layer.weight.shape))
     scale = np.maximum(scale, _least_scale(layer)).astype(np.float32)  # as it will be stored

@@ -165,7 +165,7 @@ class Segments:
 
 
 def _write(array: np.ndarray, handle: RawIOBase) -> None:
-    left = memoryview(np.ascontiguousarray(array)).cast("B")
+    left = np.ascontiguousarray(array).data.cast("B")
     try:
         while left:
             left = left[handle.write(left) or 0 :]

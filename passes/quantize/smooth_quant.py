@@ -145,7 +145,7 @@ class SmoothQuant:
     def _scale(
         self, graph: Reader, var: relax.Var, found: list[relax.Var], largest: np.ndarray
     ) -> np.ndarray:
-        weights = [np.abs(ir.float_constant(graph.values[user].args[1])) for user in found]
+        weights = [np.abs(_value(graph.values[user].args[1])) for user in found]
         rows = np.max([weight.max(axis=1) for weight in weights], axis=0).astype(np.float64)
         scale = smoothing(largest.astype(np.float64), rows, self.options.strength)
         others = len(graph.users[var]) - len(found)
@@ -187,6 +187,12 @@ def _matmuls(graph: Reader, var: relax.Var) -> list[relax.Var]:
     return found
 
 
+def _value(expr: relax.Expr) -> np.ndarray:
+    value = ir.float_constant(expr)
+    assert value is not None, "only constants were chosen"
+    return value
+
+
 def _rule(
     frame: Rebuild, scales: dict[relax.Var, np.ndarray], readers: dict[relax.Var, list[relax.Var]]
 ) -> Rule:
@@ -196,7 +202,7 @@ def _rule(
     def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
         if var in scales:
             changed = [
-                relax.const((ir.float_constant(arg) / scales[var]).astype(ir.dtype(arg)))
+                relax.const((_value(arg) / scales[var]).astype(ir.dtype(arg)))
                 for arg in value.args[1:]
             ]
             norm = ir.with_changes(value, [value.args[0], *changed])
@@ -206,7 +212,7 @@ def _rule(
             scale = relax.const(scales[var].astype(ir.dtype(var)))
             return relax.op.multiply(smooth[var], scale)
         if var in source:
-            weight = ir.float_constant(value.args[1])
+            weight = _value(value.args[1])
             scaled = (weight * scales[source[var]][:, None]).astype(weight.dtype)
             data = smooth.get(source[var], value.args[0])
             return ir.with_changes(value, [data, relax.const(scaled)])

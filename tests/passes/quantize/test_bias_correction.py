@@ -11,7 +11,7 @@ import tvm
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import DataError
-from tvmopt.passes.quantize.bias_correction import CorrectBias, Shift
+from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions, Shift
 from tvmopt.report import Report
 
 QuantizeNet = Callable[..., tvm.IRModule]
@@ -23,7 +23,7 @@ def corrected(
     small_net: tvm.IRModule, quantize_net: QuantizeNet, net_samples: Samples, net_tap: Tap
 ) -> tuple[tvm.IRModule, Report]:
     report = Report()
-    correct = CorrectBias(small_net, net_samples, net_tap, report)
+    correct = CorrectBias(CorrectBiasOptions(), small_net, net_samples, net_tap, report)
     return correct(quantize_net(weight_bits=3)), report
 
 

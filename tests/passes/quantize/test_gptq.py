@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmopt.passes.quantize.gptq import round_gptq, wanted_weights
+from tvmopt.passes.quantize.gptq import Elimination, round_gptq, wanted_weights
 from tvmopt.passes.quantize.round_weights import Rounding
 
 MakeRounding = Callable[..., Rounding]
@@ -28,6 +28,11 @@ SHAPES = {
 }
 
 
+def _gptq(layer: Rounding, start: np.ndarray, *, order: bool) -> np.ndarray:
+    how = Elimination.of(layer.hessian, has_bias=layer.has_bias, activation_order=order)
+    return round_gptq(layer, start, how)
+
+
 def _on_grid(layer: Rounding, q: np.ndarray) -> bool:
     weights = q[..., : layer.inputs]
     return np.array_equal(layer.grid.nearest(weights), weights)
@@ -40,7 +45,7 @@ def test_gptq_is_never_worse_than_what_it_falls_back_on(
 ) -> None:
     layer = make_rounding(**shape)
     start = layer.nearest(layer.wanted)
-    got = round_gptq(layer, start, activation_order=order)
+    got = _gptq(layer, start, order=order)
     assert np.all(layer.objective(got) <= layer.objective(start) * SLACK)
     assert _on_grid(layer, got)
 
@@ -52,7 +57,7 @@ def test_gptq_is_much_better_than_nearest_on_correlated_inputs(
 ) -> None:
     layer = make_rounding(0, outputs=16, inputs=inputs)
     start = layer.nearest(layer.wanted)
-    got = round_gptq(layer, start, activation_order=order)
+    got = _gptq(layer, start, order=order)
     assert layer.objective(got).sum() < 0.5 * layer.objective(start).sum()
 
 
@@ -60,7 +65,7 @@ def test_gptq_on_a_diagonal_hessian_is_rounding_to_nearest(make_rounding: MakeRo
     layer = make_rounding(0, bias=False)
     plain = Rounding(wanted=layer.wanted, hessian=np.eye(8)[None], grid=layer.grid, has_bias=False)
     nearest = plain.nearest(plain.wanted)
-    np.testing.assert_array_equal(round_gptq(plain, nearest, activation_order=True), nearest)
+    np.testing.assert_array_equal(_gptq(plain, nearest, order=True), nearest)
 
 
 def _gptq_by_definition(layer: Rounding) -> np.ndarray:
@@ -80,7 +85,7 @@ def test_gptq_is_the_papers_elimination(make_rounding: MakeRounding, bias: bool)
     # A fallback that is worse for every output, so that what is returned is GPTQ's own.
     worst = layer.grid.nearest(-layer.wanted[..., : layer.inputs])
     start = np.concatenate([worst, layer.wanted[..., layer.inputs :]], axis=-1)
-    got = round_gptq(layer, start, activation_order=False)
+    got = _gptq(layer, start, order=False)
     want = _gptq_by_definition(layer)
     np.testing.assert_array_equal(got[..., : layer.inputs], want[..., : layer.inputs])
     # The bias solves one equation whose terms are below 1e3: 1e3 * 150 roundings of 2^-53.
