@@ -20,6 +20,14 @@ class Accumulator(Protocol):
         """Take in one batch."""
 
 
+Progress = Callable[[str, int, int], None]
+"""Takes what is under way, how much of it is done, and how much there is."""
+
+
+def silent(_what: str, _done: int, _all: int) -> None:
+    """Tell nobody."""
+
+
 A = TypeVar("A", bound=Accumulator)
 
 
@@ -30,6 +38,7 @@ def observe(
     tap: Tap,
     *,
     counted: bool = True,
+    progress: Progress = silent,
 ) -> dict[str, Statistics]:
     """Return the statistics of named tensors over all samples.
 
@@ -39,11 +48,13 @@ def observe(
         samples: What is fed, one batch at a time.
         tap: Compiles the module so that it gives the named tensors.
         counted: Whether to fill the histograms.
+        progress: Is told of each batch.
 
     Raises:
         DataError: A tensor is not finite on some sample.
     """
-    return accumulate(mod, names, samples, tap, partial(Statistics, counted=counted))
+    make = partial(Statistics, counted=counted)
+    return accumulate(mod, names, samples, tap, make, progress=progress)
 
 
 def accumulate(
@@ -52,6 +63,8 @@ def accumulate(
     samples: Samples,
     tap: Tap,
     make: Callable[[str], A],
+    *,
+    progress: Progress = silent,
 ) -> dict[str, A]:
     """Return what ``make(name)`` holds of each named tensor after all samples.
 
@@ -61,13 +74,16 @@ def accumulate(
         samples: What is fed, one batch at a time.
         tap: Compiles the module so that it gives the named tensors.
         make: Begins an accumulator; the tensor's name is for its messages.
+        progress: Is told of each batch.
     """
     found = {name: make(name) for name in names}
     if not found:
         return found
     run = tap(mod, list(found))
-    for feed in samples:
+    for done, feed in enumerate(samples):
+        progress("calibrate", done, len(samples))
         values = run(feed)
         for name, accumulator in found.items():
             accumulator.update(values[name])
+    progress("calibrate", len(samples), len(samples))
     return found

@@ -53,7 +53,7 @@ from tvmopt.passes.quantize.layer_bits import (
     choose_layers,
 )
 from tvmopt.passes.quantize.layers import Layer, transposed_convolutions
-from tvmopt.passes.quantize.observe import observe
+from tvmopt.passes.quantize.observe import Progress, observe, silent
 from tvmopt.passes.quantize.ranges import COUNTING, RangeMethod, check_range, choose_range
 from tvmopt.passes.quantize.store_weight import RoundWeights, affine_of, to_nearest
 from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
@@ -134,6 +134,7 @@ class QuantizeStatic:
         report: Report,
         *,
         round_weights: RoundWeights = to_nearest,
+        progress: Progress = silent,
     ) -> None:
         """Take what is needed.
 
@@ -143,9 +144,10 @@ class QuantizeStatic:
             tap: Compiles modules for this machine.
             report: Takes each decision.
             round_weights: Rounds weights to their grids.
+            progress: Is told of each batch of samples.
         """
         self.options, self.samples, self.tap, self.report = options, samples, tap, report
-        self.round_weights = round_weights
+        self.round_weights, self.progress = round_weights, progress
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         """Return the quantized module; ``mod``, in canonical form, is left as it was.
@@ -192,7 +194,7 @@ class QuantizeStatic:
         options, levels = self.options, self.options.activation_levels
         names = sorted({var.name for var in flow.ranges.values()})
         counted = options.activation_range in COUNTING
-        seen = observe(mod, names, self.samples, self.tap, counted=counted)
+        seen = observe(mod, names, self.samples, self.tap, counted=counted, progress=self.progress)
         inputs = {param.name for param in mod["main"].params}
         hows = {}
         for name, stats in seen.items():

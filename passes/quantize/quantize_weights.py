@@ -10,6 +10,8 @@ After, w being one of the forms of ``tvmopt/forms``::
     float16       astype(values, "float32"); bfloat16 likewise
     codebook      take(table, codes); power_of_two likewise
 
+Tables of which rows are looked up, such as embeddings, are stored so too: see ``lookup_tables``.
+
 Cost: the bytes of the weights, which is what a product of few rows waits for; where there are many
 rows, one more pass over the weight.
 
@@ -39,6 +41,7 @@ from tvmopt.passes.quantize.layer_bits import (
     check_bits,
     choose_layers,
 )
+from tvmopt.passes.quantize.lookup_tables import StoredTable, find_tables, store_table
 from tvmopt.passes.quantize.store_weight import RoundWeights, as_half, to_nearest, with_grid
 from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
 from tvmopt.report import Report
@@ -59,6 +62,8 @@ class QuantizeWeightsOptions:
         layers: Patterns of the layers to store so, as of a shell.
         rules: Bits for some layers; the last that matches decides.
         skip: Layers to leave in floats, by name, and why.
+        lookups: Whether tables of which rows are looked up are stored so too, whatever ``layers``
+            says; integers then have 8 bits.
 
     Raises:
         OptionError: An option is outside its domain.
@@ -72,6 +77,7 @@ class QuantizeWeightsOptions:
     layers: tuple[str, ...] = ("*",)
     rules: tuple[LayerBits, ...] = ()
     skip: Mapping[str, str] = field(default_factory=dict)
+    lookups: bool = True
 
     def __post_init__(self) -> None:
         if self.storage not in get_args(Storage):
@@ -115,8 +121,10 @@ class QuantizeWeights:
             self._note("main", applied=False, reason="it has control flow or side effects")
             return mod
         mod = ir.unique_names(mod)
-        stored = dict(self._stored(mod["main"]))
-        return rebuild_main(mod, lambda graph: _rule(graph, stored)) if stored else mod
+        stored, tables = dict(self._stored(mod["main"])), self._tables(mod["main"])
+        if not stored and not tables:
+            return mod
+        return rebuild_main(mod, lambda graph: _rule(graph, stored, tables))
 
     def _stored(self, func: relax.Function) -> list[tuple[relax.Var, forms.Stored]]:
         """Return the new form of each weight that gets one, and note all decisions."""
@@ -139,6 +147,21 @@ class QuantizeWeights:
             else:
                 self._note(one.layer.name, applied=True, reason=self._described(one))
                 found.append((one.layer.var, form))
+        return found
+
+    def _tables(self, func: relax.Function) -> dict[relax.Var, StoredTable]:
+        """Return the new form of each table of rows that gets one, and note all decisions."""
+        found: dict[relax.Var, StoredTable] = {}
+        if not self.options.lookups:
+            return found
+        for var, table in find_tables(dict(ir.bindings(func))).items():
+            form = store_table(table, self.options.storage)
+            if isinstance(form, str):
+                self._note(var.name, applied=False, reason=form)
+                continue
+            found[var] = form
+            how = "8-bit rows" if form.scales is not None else f"stored as {self.options.storage}"
+            self._note(var.name, applied=True, reason=how)
         return found
 
     def _form(self, chosen: Chosen) -> forms.Stored | str:
@@ -179,8 +202,14 @@ class QuantizeWeights:
         self.report.add("QuantizeWeights", site, applied=applied, reason=reason)
 
 
-def _rule(graph: Rebuild, stored: Mapping[relax.Var, forms.Stored]) -> Rule:
+def _rule(
+    graph: Rebuild,
+    stored: Mapping[relax.Var, forms.Stored],
+    tables: Mapping[relax.Var, StoredTable],
+) -> Rule:
     def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
+        if var in tables:
+            return tables[var].look_up(graph, var.name, value)
         if var not in stored:
             return value
         weight = stored[var].build(graph.emit, f"{var.name}_weight")

@@ -70,6 +70,12 @@ def test_one_batch_at_a_time_in_order(net: tvm.IRModule, make_samples: MakeSampl
     ]
 
 
+def test_progress_counts_batches(net: tvm.IRModule, tap: Tap, make_samples: MakeSamples) -> None:
+    told = []
+    observe(net, ["y"], make_samples((2, 3)), tap, progress=lambda *what: told.append(what))
+    assert told == [("calibrate", 0, 2), ("calibrate", 1, 2), ("calibrate", 2, 2)]
+
+
 def test_nothing_asked_compiles_nothing(net: tvm.IRModule, make_samples: MakeSamples) -> None:
     def never(_mod: tvm.IRModule, _names: Sequence[str]) -> object:
         raise AssertionError("compiled")
