@@ -12,7 +12,7 @@ from tvm import relax
 
 from tvmopt import forms, ir
 from tvmopt.forms import Affine, Cast, Codebook, Dequantized, Grouped, Stored
-from tvmopt.lowering.weight_only import code_of
+from tvmopt.lowering.stored_weight import code_of
 from tvmopt.report import Report
 
 op = relax.op

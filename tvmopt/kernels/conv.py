@@ -24,6 +24,8 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, loop, parameters, prefetch, prim_func
+from tvmopt.kernels.weight_gemm import decoded
+from tvmopt.kernels.weight_site import Weights, WeightSite
 from tvmopt.targets.description import CpuTarget
 
 
@@ -80,24 +82,40 @@ def pack(weight: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
     return np.ascontiguousarray(cut.reshape(-1, tile.width, kh, kw * c).transpose(0, 2, 3, 1))
 
 
-def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w: panels of pack(), *operands, y)``; shapes as the site says."""
+def conv(
+    site: ConvSite, how: ConvConfig, name: str, stored: WeightSite | None = None
+) -> tirx.PrimFunc:
+    """Return ``name(x, w: panels of pack(), *operands, y)``; shapes as the site says.
+
+    Args:
+        site: The convolution.
+        how: How it is cut.
+        name: The kernel's name.
+        stored: The product of coded weights that it is; its tensors then stand for ``w``.
+    """
     tile, blocks = how.tile, how.rows
     per_group = len(panels(site.out_channels // site.groups, tile))
     count = site.groups * per_group
     image = Image(site)
     taps = site.taps * tile.width
+    panel_bytes = 0 if stored is None else taps * 4
 
     def body() -> None:
-        x, w, *operands, y = parameters(
+        floats = (count, site.kernel[0], site.taps // site.kernel[0], tile.width)
+        tensors = [("w", floats, "float32")] if stored is None else stored.parameters(tile)
+        x, *rest = parameters(
             ("x", site.input_shape),
-            ("w", (count, site.kernel[0], site.taps // site.kernel[0], tile.width)),
+            *tensors,
             *site.epilogue.parameters(site.output_shape),
         )
+        constants, (*operands, y) = rest[: len(tensors)], rest[len(tensors) :]
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)
             group = panel // per_group
+            w, own = constants[0], bind(panel * taps)
+            if stored is not None:
+                w, own = decoded(stored, Weights(stored, tile, constants, panel)), 0
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, group * site.group_channels)
@@ -110,7 +128,7 @@ def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
                         extent,
                         lambda i, step: padded[pixels[i] + offset + step],
                         lambda step, v: sums.vector.load(
-                            w, panel * taps + (start + step) * tile.width + v * tile.lanes
+                            w, own + (start + step) * tile.width + v * tile.lanes
                         ),
                         (
                             lambda step: prefetch(
@@ -119,7 +137,7 @@ def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
                                 tile.width,
                             )
                         )
-                        if how.prefetch
+                        if how.prefetch and stored is None
                         else None,
                     )
 
@@ -131,5 +149,5 @@ def conv(site: ConvSite, how: ConvConfig, name: str) -> tirx.PrimFunc:
                     y, operands, site.epilogue, column, lambda i: (row + i) * site.out_channels
                 )
 
-    attrs = {"tvmopt.macs": site.macs, "tvmopt.scratch_bytes": image.scratch_bytes}
+    attrs = {"tvmopt.macs": site.macs, "tvmopt.scratch_bytes": image.scratch_bytes + panel_bytes}
     return prim_func(name, body, attrs)

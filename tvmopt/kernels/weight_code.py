@@ -257,9 +257,9 @@ class TableCode:
     @property
     def decode_cycles(self) -> float:
         """Cycles of decoding one register of columns, by permutations or by a load for each."""
-        if self.permute:
+        if self.entries <= 2 * self.permute:
             return 0.5 + 1.5 * max(1, self.entries // self.permute)
-        return 8.0
+        return 11.0
 
     def value(self, words: Words, k: int, lanes: int, table: tirx.Buffer | None) -> Expr:
         """Return the entry that code k of a block names."""

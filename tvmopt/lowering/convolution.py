@@ -13,6 +13,8 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.sparse_choice import choose_sparse
+from tvmopt.lowering.stored_weight import float_weight
 from tvmopt.lowering.winograd_choice import choose_winograd
 from tvmopt.lowering.winograd_line_choice import choose_winograd_line
 from tvmopt.targets.description import CpuTarget
@@ -25,7 +27,7 @@ def match_convolution(
     call = node.value
     if not ir.is_call_to(call, "relax.nn.conv2d") or ir.dtype(node.var) != "float32":
         return None
-    weight = ir.float_constant(call.args[1])
+    weight = float_weight(graph, call.args[1])
     if weight is None or call.attrs.data_layout != "NHWC" or call.attrs.out_layout != "NHWC":
         return None
     weight = as_ohwi(weight, call.attrs.kernel_layout)
@@ -36,15 +38,19 @@ def match_convolution(
     tail = match_tail(graph, node, taken)
     site = replace(site, epilogue=tail.epilogue)
     covered = set(tail.covered)
-    source = _planar_source(graph, x)
-    if source is not None and not depthwise.applies(site) and not _is_product(site):
+    source = planar_source(graph, x)
+    if source is not None and not depthwise.applies(site) and not is_product(site):
         site = replace(site, planar=True)
         covered.add(graph.makers[x].index)
         x = source
     kernel, packed, note = _kernel(site, weight, kernels)
+    constants: tuple[np.ndarray, ...] = (packed,)
+    sparse = choose_sparse(site, weight, kernel, kernels)
+    if sparse is not None:
+        kernel, constants, note = sparse.kernel, sparse.packed, sparse.note
     return Replacement(
         site=describe(site),
-        call=KernelCall(kernel=kernel, args=(x, packed, *tail.operands)),
+        call=KernelCall(kernel=kernel, args=(x, *constants, *tail.operands)),
         covered=frozenset(covered),
         result=tail.result,
         layer=node.var.name,
@@ -91,7 +97,7 @@ def conv_site(call: relax.Call, shape: tuple[int, ...], weight: np.ndarray) -> C
     )
 
 
-def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
+def planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
     """Return the NCHW tensor of few channels that ``x`` is a permuted copy of, if only ``x`` is.
 
     The padding copy of the convolution then does the permutation on its way.
@@ -105,7 +111,7 @@ def _planar_source(graph: Graph, x: relax.Expr) -> relax.Expr | None:
     return maker.value.args[0]
 
 
-def _is_product(site: ConvSite) -> bool:
+def is_product(site: ConvSite) -> bool:
     """Say whether the convolution is a plain matrix product over pixels."""
     return site.pointwise and site.groups == 1
 
@@ -121,7 +127,7 @@ def _kernel(
             depthwise.depthwise, "dwconv", site, dw_how, depthwise.cycles(site, dw_how, target)
         )
         return kernel, depthwise.pack(weight), ""
-    if _is_product(site):
+    if is_product(site):
         product = gemm.GemmSite(
             m=site.rows, k=site.channels, n=site.out_channels, epilogue=site.epilogue
         )

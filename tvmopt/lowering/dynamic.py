@@ -11,21 +11,21 @@ from tvm import relax
 from tvmopt import forms, ir
 from tvmopt.forms import Dequantized, Rows, Stored
 from tvmopt.forms.rows import SMALLEST
-from tvmopt.kernels import code_gemm, qconv, quantize_rows
+from tvmopt.kernels import code_gemm, quantize_rows
 from tvmopt.kernels.code_gemm import ROWS as FEW_ROWS
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.qconv import QConvSite
-from tvmopt.kernels.qconv_chained import best
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
 from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.lowering.elementwise import Tail, match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 from tvmopt.lowering.program import SUM, Arg, Input, Program
-from tvmopt.lowering.quantized_choice import weight_bits
-from tvmopt.lowering.weight_only import code_of, stored_matrix
+from tvmopt.lowering.quantized_choice import choose_kernel, weight_bits
+from tvmopt.lowering.stored_weight import code_of
+from tvmopt.lowering.weight_only import stored_matrix
 
 
 def match_quantize_rows(
@@ -177,11 +177,10 @@ def _by_channel(
         zero_point=offset,
         largest=_largest(stored),
     )
-    how, packed = best(site, weight, np.zeros(n, np.int64), kernels.target)
-    cycles = qconv.cycles(site, how, kernels.target)
     types = f"qd8_qc{weight_bits(site.largest)}w"
-    kernel = kernels.get(qconv.qconv, f"{how.dot.key}_gemm", site, how, cycles, types=types)
-    return KernelCall(kernel=kernel, args=(rows.codes, *packed, *program.tensors)), cycles
+    chosen = choose_kernel(site, weight, np.zeros(n, np.int64), kernels, types)
+    args = (rows.codes, *chosen.packed, *program.tensors)
+    return KernelCall(kernel=chosen.kernel, args=args), chosen.cycles
 
 
 def _scaled(program: Program, rows: Rows, scale: np.ndarray) -> Program:

@@ -24,6 +24,7 @@ from tvmopt.lowering.quantized_readers import split_readers
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.lowering.weight_only import match_weight_only
+from tvmopt.lowering.weight_only_convolution import match_stored_convolution
 from tvmopt.report import Report
 from tvmopt.targets.description import CpuTarget
 
@@ -36,6 +37,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_quantize_rows,
     match_dynamic_product,
     match_weight_only,
+    match_stored_convolution,
     match_convolution,
     match_transposed_convolution,
     match_linear,

@@ -10,6 +10,7 @@ from tvmopt.kernels.conv_transpose import ConvTransposeSite
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.stored_weight import float_weight
 
 
 def match_transposed_convolution(
@@ -19,7 +20,7 @@ def match_transposed_convolution(
     call = node.value
     if not ir.is_call_to(call, "relax.nn.conv2d_transpose") or ir.dtype(node.var) != "float32":
         return None
-    weight, attrs = ir.float_constant(call.args[1]), call.attrs
+    weight, attrs = float_weight(graph, call.args[1]), call.attrs
     if weight is None or (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
         return None
     n, h, w, c = ir.static_shape(call.args[0])
