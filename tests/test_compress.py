@@ -15,9 +15,13 @@ import tvmopt
 from tvmopt import LayerRule, Recipe
 from tvmopt.calibration import Samples
 from tvmopt.errors import DataError, OptionError, TargetError
+from tvmopt.passes.quantize.bias_correction import CorrectBiasOptions
+from tvmopt.passes.quantize.equalize_layers import EqualizeLayersOptions
+from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeightsOptions
+from tvmopt.passes.quantize.smooth_quant import SmoothQuantOptions
 from tvmopt.targets import CpuTarget
 
 STATIC = Recipe(
@@ -216,3 +220,21 @@ def test_what_cannot_be_is_refused(model: tvmopt.Model, small: tvmopt.Model) -> 
         model.apply(recipe)
     with pytest.raises(OptionError, match=r"'haed\*' fits none of 2"):
         model.forecast(recipe)
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        (EqualizeLayersOptions(), QuantizeStaticOptions(), CorrectBiasOptions()),
+        (SmoothQuantOptions(), QuantizeDynamicOptions(), RepairWeightsOptions(rows=256)),
+        (QuantizeWeightsOptions(group_size=None, bits=3), RepairWeightsOptions(rows=256)),
+    ],
+)
+def test_every_pass_runs_where_a_recipe_has_it(
+    passes: tuple[object, ...], model: tvmopt.Model, data: np.ndarray
+) -> None:
+    small = model.apply(Recipe(passes=passes, keep="all"), calibration=data[:16])
+    decided = {decision.pass_name for decision in small.report.decisions}
+    assert {type(options).__name__.removesuffix("Options") for options in passes} <= decided
+    assert small.compression is not None
+    assert len(small.compression.changed) == 2

@@ -10,12 +10,15 @@ import tvm
 
 from tvmopt.calibration import Samples, Tap
 from tvmopt.layers import layers_of
+from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions
+from tvmopt.passes.quantize.equalize_layers import EqualizeLayers, EqualizeLayersOptions
 from tvmopt.passes.quantize.layer_bits import LayerBits
 from tvmopt.passes.quantize.layers import find_layers
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamic, QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStatic, QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeights, QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeights, RepairWeightsOptions
+from tvmopt.passes.quantize.smooth_quant import SmoothQuant, SmoothQuantOptions
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.rules import LayerChoice, choice_for
 from tvmopt.report import Report
@@ -96,7 +99,13 @@ def _quantize(
     )
     match options:
         case QuantizeStaticOptions():
-            return QuantizeStatic(options, context.samples, context.tap, context.report)
+            return QuantizeStatic(
+                options,
+                context.samples,
+                context.tap,
+                context.report,
+                progress=context.progress,
+            )
         case QuantizeDynamicOptions():
             return QuantizeDynamic(options, context.report)
         case QuantizeWeightsOptions():
@@ -118,15 +127,22 @@ def _change_values(
         reference: The graph of floats that was quantized.
         context: What it learns from and tells.
     """
+    samples, tap, report = context.samples, context.tap, context.report
+
+    def leave(name: str) -> str | None:
+        return choices[name].skip or None
+
     match options:
+        case EqualizeLayersOptions():
+            return EqualizeLayers(options, report)
+        case SmoothQuantOptions():
+            return SmoothQuant(options, samples, tap, report)
         case RepairWeightsOptions():
             return RepairWeights(
-                options,
-                reference,
-                context.samples,
-                context.tap,
-                context.report,
-                leave=lambda name: choices[name].skip or None,
-                progress=context.progress,
+                options, reference, samples, tap, report, leave=leave, progress=context.progress
+            )
+        case CorrectBiasOptions():
+            return CorrectBias(
+                options, reference, samples, tap, report, leave=leave, progress=context.progress
             )
     raise AssertionError(f"{type(options).__name__} has no pass")

@@ -210,7 +210,7 @@ def test_an_unknown_name_comes_with_the_nearest() -> None:
     ("given", "message"),
     [
         ({"passes": ()}, "a recipe must have at least one pass, got none"),
-        ({"passes": (4,)}, "passes must be options of passes (QuantizeStaticOptions, "),
+        ({"passes": (4,)}, "passes must be options of passes (EqualizeLayersOptions, "),
         (
             {"passes": (QuantizeStaticOptions(),), "auto_bits": ("repair-weights",)},
             "auto_bits must name passes that have bits, got 'repair-weights'",

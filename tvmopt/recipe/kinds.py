@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tvmopt.errors import OptionError
+from tvmopt.passes.quantize.bias_correction import CorrectBiasOptions
+from tvmopt.passes.quantize.equalize_layers import EqualizeLayersOptions
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeightsOptions
+from tvmopt.passes.quantize.smooth_quant import SmoothQuantOptions
 from tvmopt.recipe.tables import nearest
 
 Stage = Literal["prepare", "quantize", "repair"]
@@ -42,6 +45,18 @@ _BY_LAYER = ("rules", "skip")  # recipes say it by rules for all passes
 
 KINDS: tuple[PassKind, ...] = (
     PassKind(
+        name="equalize-layers",
+        options=EqualizeLayersOptions,
+        stage="prepare",
+        needs_samples=False,
+    ),
+    PassKind(
+        name="smooth-quant",
+        options=SmoothQuantOptions,
+        stage="prepare",
+        needs_samples=True,
+    ),
+    PassKind(
         name="quantize-static",
         options=QuantizeStaticOptions,
         stage="quantize",
@@ -68,6 +83,12 @@ KINDS: tuple[PassKind, ...] = (
     PassKind(
         name="repair-weights",
         options=RepairWeightsOptions,
+        stage="repair",
+        needs_samples=True,
+    ),
+    PassKind(
+        name="correct-bias",
+        options=CorrectBiasOptions,
         stage="repair",
         needs_samples=True,
     ),
