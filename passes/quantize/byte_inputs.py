@@ -5,7 +5,8 @@ In the graph, for x: bytes, and numbers a and b::
     y = a * astype(x, "float32") + b        in any spelling by single numbers, or no a and b at all
 
 y is ``dequantize(x, a, z)`` if z = -b / a is a byte: then zero, with which convolutions pad, is one
-of the integers. The result differs from the spelled-out one by the roundings of its steps.
+of the integers. The result differs from the spelled-out one by the roundings of its steps. What is
+a ``dequantize`` already, in a model that is quantized in parts, keeps its meaning.
 
 Source: none; derived here.
 """
@@ -33,8 +34,11 @@ def byte_meanings(values: Mapping[relax.Var, relax.Expr]) -> dict[relax.Var, for
         values: Of the function's variables, in order.
     """
     lines: dict[relax.Var, tuple[Line, relax.Expr]] = {}
-    found = {}
+    found: dict[relax.Var, forms.Affine] = {}
     for var, value in values.items():
+        given = operators.byte_dequantize(value)
+        if given is not None:
+            found[var] = given
         known = _line(value, lines)
         if known is None:
             continue
@@ -48,7 +52,7 @@ def byte_meanings(values: Mapping[relax.Var, relax.Expr]) -> dict[relax.Var, for
 def source_of(var: relax.Var, values: Mapping[relax.Var, relax.Expr]) -> relax.Expr:
     """Return the bytes of which a tensor with a meaning is made."""
     value = values[var]
-    while not operators.is_byte_cast(value):
+    while not operators.is_byte_cast(value) and operators.byte_dequantize(value) is None:
         value = values[next(arg for arg in value.args if isinstance(arg, relax.Var))]
     return value.args[0]
 

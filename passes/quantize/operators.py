@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 
 UNARY = tuple(
     f"relax.{name}"
@@ -72,6 +72,14 @@ def is_byte_cast(value: relax.Expr) -> bool:
         and isinstance(value.args[0], relax.Var)
         and ir.dtype(value.args[0]) in ("uint8", "int8")
     )
+
+
+def byte_dequantize(value: relax.Expr) -> forms.Affine | None:
+    """Return what 8-bit integers that are not constant mean, if they have one scale for all."""
+    found = forms.match_dequantize(value)
+    if found is None or not isinstance(found[0], relax.Var) or found[1].scale.ndim:
+        return None
+    return found[1] if found[1].dtype in ("uint8", "int8") else None
 
 
 def is_float(expr: relax.Expr) -> bool:

@@ -299,6 +299,20 @@ def test_same_input_gives_the_same_module(net: Net, quantize: Quantize) -> None:
     tvm.ir.assert_structural_equal(quantize(net())[0], quantize(net())[0])
 
 
+def test_what_is_quantized_already_is_left_and_read_as_it_is(
+    net: Net, quantize: Quantize, counts: Counts
+) -> None:
+    first, _ = quantize(net(), layers=("stem*", "inner*"))
+    second, report = quantize(first)
+    assert [(d.site, d.applied) for d in report.decisions] == [
+        ("outer_conv2d", True),
+        ("fc_matmul", True),
+    ]
+    # inner_act, which outer reads, the sum and the mean, besides x and stem_act.
+    assert counts(second)["quantize"] == counts(first)["quantize"] + 3
+    assert _product(second, "inner_conv2d").data.name == "stem_act_quantized"
+
+
 def test_bytes_are_read_as_they_are(
     convolve: Convolve, quantize: Quantize, make_samples: MakeSamples
 ) -> None:
