@@ -22,7 +22,7 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.sparse_steps import SparseSteps, sparse_steps
-from tvmopt.kernels.tile import LOADS_PER_CYCLE, MAX_ROWS, Tile, panel_columns, panels
+from tvmopt.kernels.tile import MAX_ROWS, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
@@ -80,7 +80,10 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
         return None
     free = target.vector_registers - 1 - width
     most = min(conv.rows, MAX_ROWS if width > 1 else MAX_ROWS + 2, free // width)
-    best = min(range(1, most + 1), key=lambda r: -(-conv.rows // r) * _step(r, width, target) * 1.0)
+    best = min(
+        range(1, most + 1),
+        key=lambda r: -(-conv.rows // r) * _step(Tile(r, width * lanes, lanes), target) * 1.0,
+    )
     tile = Tile(best, width * lanes, lanes)
     row_bytes = (conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels) * 4
     weights = steps * (tile.columns * 4 + 2)
@@ -91,11 +94,9 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
     )
 
 
-def _step(rows: int, width: int, target: CpuTarget) -> float:
-    """Return the cycles of one step: multiply-adds, or loads of inputs, weights and the offset."""
-    return (
-        max(rows * width / target.fma_per_cycle, (rows + width + 1) / LOADS_PER_CYCLE) + STEP_CYCLES
-    )
+def _step(tile: Tile, target: CpuTarget) -> float:
+    """Return the cycles of one step."""
+    return tile.cycles(1, target) + STEP_CYCLES
 
 
 def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> float:
@@ -104,7 +105,7 @@ def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> fl
     number = len(panels(conv.out_channels, tile))
     elementwise = tile.rows * tile.vectors * cost.STEP_CYCLES * len(conv.epilogue.steps)
     ends = tile.ends(image.line) + LIST_CYCLES + elementwise
-    work = how.rows.total * (site.steps * _step(tile.rows, tile.vectors, target) + number * ends)
+    work = how.rows.total * (site.steps * _step(tile, target) + number * ends)
     fetch = cost.stream_cycles(site.steps * (tile.columns * 4 + 2), target) * how.rows.count
     return cost.CALL_CYCLES + max(work, fetch) + cost.stream_cycles(2 * image.scratch_bytes, target)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from tvmopt import ir
 from tvmopt.kernels import batch_matmul, gemm
 from tvmopt.kernels.batch_matmul import BatchMatmulSite
+from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 from tvmopt.lowering.matrix_views import operand_view, output_view
+from tvmopt.lowering.sparse_choice import choose_sparse
 
 
 def match_linear(
@@ -28,16 +32,33 @@ def match_linear(
     tail = match_tail(graph, node, taken)
     site = gemm.GemmSite(m=prod(shape[:-1]), k=k, n=n, epilogue=tail.epilogue)
     how = gemm.config(site, kernels.target)
-    call = KernelCall(
-        kernel=kernels.get(gemm.gemm, "gemm", site, how, gemm.cycles(site, how, kernels.target)),
-        args=(x, gemm.pack(weight.reshape(k, n), how.tile), *tail.operands),
-    )
+    kernel = kernels.get(gemm.gemm, "gemm", site, how, gemm.cycles(site, how, kernels.target))
+    matrix = weight.reshape(k, n)
+    constants: tuple[np.ndarray, ...] = (gemm.pack(matrix, how.tile),)
+    line = linear_site(site)
+    sparse = choose_sparse(line, np.ascontiguousarray(matrix.T)[:, None, None], kernel, kernels)
+    if sparse is not None:
+        kernel, constants = sparse.kernel, sparse.packed
     return Replacement(
         site=f"linear {site.m}x{k} @ {k}x{n}",
-        call=call,
+        call=KernelCall(kernel=kernel, args=(x, *constants, *tail.operands)),
         covered=tail.covered,
         result=tail.result,
         layer=node.var.name,
+        note="" if sparse is None else sparse.note,
+    )
+
+
+def linear_site(site: gemm.GemmSite) -> ConvSite:
+    """Return a product as the convolution of one line of m pixels by 1x1."""
+    return ConvSite(
+        batch=1,
+        height=1,
+        width=site.m,
+        channels=site.k,
+        out_channels=site.n,
+        kernel=(1, 1),
+        epilogue=site.epilogue,
     )
 
 

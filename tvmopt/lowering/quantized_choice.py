@@ -1,18 +1,23 @@
-"""The kernel of an integer convolution: direct, or Winograd's form where it is faster."""
+"""The kernel of an integer convolution: the one with the fewest predicted cycles; all are exact."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from tvm import tirx
 
-from tvmopt.kernels import qconv, qwinograd
+from tvmopt.kernels import qconv, qwinograd, sparse_qconv
 from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_chained import best
+from tvmopt.kernels.sparse_qconv import SparseQConvSite
+from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
 
 TYPES = {"uint8": "qu8", "int8": "qs8"}
+SPARSE = 0.25  # share of zeros below which no list of blocks is worth looking at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,49 +27,51 @@ class Chosen:
     Attributes:
         kernel: The PrimFunc.
         packed: Weights and bias as it reads them.
+        cycles: Predicted cycles of one core.
         note: Why this kernel; empty where there was no choice.
     """
 
     kernel: tirx.PrimFunc
     packed: tuple[np.ndarray, ...]
+    cycles: float
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Task:
+    """A convolution to find a kernel for; the fields are ``choose_kernel``'s arguments."""
+
+    site: QConvSite
+    weight: np.ndarray
+    bias: np.ndarray
+    kernels: KernelCache
+    types: str
+
+
+# Predicted cycles, and what makes the kernel.
+_Candidate = tuple[float, Callable[[], Chosen]]
+
+
 def choose_kernel(
-    site: QConvSite, weight: np.ndarray, bias: np.ndarray, kernels: KernelCache
+    site: QConvSite,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    kernels: KernelCache,
+    types: str | None = None,
 ) -> Chosen:
-    """Return the kernel with the fewest predicted cycles; all of them are exact.
+    """Return the kernel with the fewest predicted cycles.
 
     Args:
         site: The convolution.
         weight: Integers (o, kh, kw, c / groups).
         bias: (o,), int64, in units of the sums.
         kernels: Makes them.
+        types: What the kernel reads, for its name; None takes that from the site.
     """
-    target, types = kernels.target, f"{TYPES[site.dtype]}_qc{weight_bits(site.largest)}w"
-    direct = qconv.config(site, target)
-    cycles = qconv.cycles(site, direct, target)
-    ranked = sorted(
-        (qwinograd.cycles(site, how, target), how.m, how)
-        for how in (qwinograd.config(site, m, target) for m in _edges(site, weight, kernels))
-    )
-    if ranked and ranked[0][0] < cycles:
-        cycles, m, how = ranked[0]
-        start = bias - site.zero_point * weight.astype(np.int64).sum((1, 2, 3))
-        generator = partial(qwinograd.qwinograd, target=target)
-        return Chosen(
-            kernel=kernels.get(generator, "winograd", site, how, cycles, types),
-            packed=(qwinograd.pack(weight, how, target), start.astype(np.int32)),
-            note=f"F({m}, 3) in 16 bits, exact",
-        )
-    kind = f"{direct.dot.key}_{'gemm' if site.conv.pointwise else 'conv'}"
-    return Chosen(
-        kernel=kernels.get(qconv.qconv, kind, site, direct, cycles, types),
-        packed=(
-            qconv.pack(weight, site, direct),
-            qconv.pack_bias(bias, weight, site, direct),
-        ),
-    )
+    types = types or f"{TYPES[site.dtype]}_qc{weight_bits(site.largest)}w"
+    task = _Task(site=site, weight=weight, bias=bias, kernels=kernels, types=types)
+    candidates = [_direct(task), *_winograd(task), *_sparse(task)]
+    return min(candidates, key=lambda candidate: candidate[0])[1]()
 
 
 def weight_bits(largest: int) -> int:
@@ -72,8 +79,74 @@ def weight_bits(largest: int) -> int:
     return max(2, int(largest - 1).bit_length() + 1) if largest else 2
 
 
-def _edges(site: QConvSite, weight: np.ndarray, kernels: KernelCache) -> list[int]:
-    """Return the edges of output tiles that Winograd's form may have."""
-    if not kernels.options.winograd or weight.shape[1:3] != (3, 3):
-        return []
-    return [m for m in (2, 4) if qwinograd.applies(site, weight, m)]
+def _direct(task: _Task) -> _Candidate:
+    """Return the direct form."""
+    site, target = task.site, task.kernels.target
+    how, packed = best(site, task.weight, task.bias, target)
+    cycles = qconv.cycles(site, how, target)
+    kind = f"{how.dot.key}_{'gemm' if site.conv.pointwise else 'conv'}"
+
+    def make() -> Chosen:
+        kernel = task.kernels.get(qconv.qconv, kind, site, how, cycles, task.types)
+        return Chosen(kernel=kernel, packed=packed, cycles=cycles)
+
+    return cycles, make
+
+
+def _winograd(task: _Task) -> Iterator[_Candidate]:
+    """Yield Winograd's forms that are exact."""
+    site, target = task.site, task.kernels.target
+    if not task.kernels.options.winograd or task.weight.shape[1:3] != (3, 3):
+        return
+
+    def make(how: WinogradConfig, cycles: float) -> Chosen:
+        start = task.bias - site.zero_point * task.weight.astype(np.int64).sum((1, 2, 3))
+        generator = partial(qwinograd.qwinograd, target=target)
+        return Chosen(
+            kernel=task.kernels.get(generator, "winograd", site, how, cycles, task.types),
+            packed=(qwinograd.pack(task.weight, how, target), start.astype(np.int32)),
+            cycles=cycles,
+            note=f"F({how.m}, 3) in 16 bits, exact",
+        )
+
+    for m in (2, 4):
+        if qwinograd.applies(site, task.weight, m):
+            how = qwinograd.config(site, m, target)
+            cycles = qwinograd.cycles(site, how, target)
+            yield cycles, partial(make, how, cycles)
+
+
+def _sparse(task: _Task) -> Iterator[_Candidate]:
+    """Yield lists of blocks that are not zero, for each shape of block."""
+    site, target = task.site, task.kernels.target
+    if np.mean(task.weight == 0) < SPARSE:
+        return
+    for width in sparse_qconv.WIDTHS:
+        how = sparse_qconv.config(site, width, 1, target)
+        if how is None:
+            continue
+        steps = sparse_qconv.pack(task.weight, site, how)
+        how = sparse_qconv.config(site, width, steps.count, target)
+        assert how is not None, "the number of steps decides nothing about the width"
+        listed = SparseQConvSite(qconv=site, steps=steps.count, index=str(steps.offsets.dtype))
+        cycles = sparse_qconv.cycles(listed, how, target)
+        yield cycles, partial(_listed, task, listed, how, cycles)
+
+
+def _listed(task: _Task, site: SparseQConvSite, how: qconv.QConvConfig, cycles: float) -> Chosen:
+    """Return the kernel over a list of blocks."""
+    steps = sparse_qconv.pack(task.weight, task.site, how)
+    kind = f"sparse_{how.dot.key}_{'gemm' if task.site.conv.pointwise else 'conv'}"
+    shape, dense = f"{how.tile.columns}x{how.dot.group}", how.tile.columns * how.dot.group
+    zeros = 1 - steps.count * dense / task.weight.size
+    return Chosen(
+        kernel=task.kernels.get(sparse_qconv.sparse_qconv, kind, site, how, cycles, task.types),
+        packed=(
+            steps.weights,
+            steps.offsets,
+            steps.starts,
+            qconv.pack_bias(task.bias, task.weight, task.site, how),
+        ),
+        cycles=cycles,
+        note=f"{zeros:.0%} of the {shape} blocks are 0",
+    )
