@@ -57,14 +57,26 @@ def test_a_layer_computes_with_its_bits(small_models: Path) -> None:
         onnx.numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer if w.name == "w"
     )
     assert (weight.min(), weight.max()) == (-7, 7)
-    (x,) = measure._inputs(WORKS[-1], path, layers.layer_shapes("conv3x3_16x6_w4"), 1, seed=0)
+    shapes = layers.layer_shapes("conv3x3_16x6_w4")
+    x = np.random.default_rng(0).integers(0, 256, shapes["x"]).astype(np.uint8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x": np.resize(x["x"], (1, 16, 6, 6))})
-    assert (y.dtype, y.shape) == (np.uint8, (1, 16, 6, 6))
+    (y,) = session.run(None, {"x": x})
+    assert (y.dtype, y.shape) == (np.uint8, (1, 6, 6, 16))
     # Zeros are ReLU's; what is positive must use the range and not be cut off at its end.
     assert 0.3 < np.mean(y > 0) < 0.7
     assert y.max() > 50
     assert np.mean(y == 255) < 0.01
+
+
+def test_a_strided_layer_has_twice_the_channels_and_half_the_size(small_models: Path) -> None:
+    path = layers.make_layer("conv1x1s2_16x6_w5")
+    assert path.parent == small_models
+    model = onnx.load(path)
+    weight = next(onnx.numpy_helper.to_array(w) for w in model.graph.initializer if w.name == "w")
+    assert weight.shape == (32, 16, 1, 1)
+    assert np.abs(weight.astype(int)).max() == 15
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].shape == [1, 3, 3, 32]
 
 
 @pytest.mark.parametrize("kind", ["qdq-u8s7", "qop-u8s7", "qdq-u8u8", "nbits-level4"])

@@ -79,8 +79,9 @@ _LAYERS = (
     "conv3x3_128x28_w4",
     "conv3x3_256x14_w4",
     "conv3x3_512x7_w4",
-    "conv1x1_64x56_w4",
-    "conv1x1_128x28_w4",
+    "conv1x1s2_64x56_w4",
+    "conv1x1s2_128x28_w4",
+    "conv1x1s2_256x14_w4",
     "conv1x1_256x14_w4",
 )
 _LINEAR = ("linear_1024", "linear_2048", "linear_4096")
