@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tvmopt.kernels import dot, qconv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue, Operand, Requantize, Step
-from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.targets import get
 from tvmopt.targets.description import CpuTarget
 

@@ -10,8 +10,8 @@ import pytest
 
 from tvmopt.kernels import qconv
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.qconv import QConvSite
 from tvmopt.kernels.qconv_chained import best, chained
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.targets import resolve
 
 PRODUCT = ConvSite(batch=1, height=1, width=13, channels=64, out_channels=40, kernel=(1, 1))

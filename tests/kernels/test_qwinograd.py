@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tvmopt.kernels import qwinograd
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue, Operand, Requantize, Step
-from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.winograd_transforms import (
     INPUT_TRANSFORM,
     SCALED_OUTPUT_TRANSFORM,

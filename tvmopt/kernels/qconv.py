@@ -23,55 +23,24 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
-from tvmopt.kernels.conv_image import Image
-from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.dot import Dot, choose_dot, word
 from tvmopt.kernels.dot_tile import DotTile
-from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import write_tile
+from tvmopt.kernels.qconv_site import QConvSite, flips, image_of, panels_of, shift, steps_of
 from tvmopt.kernels.qtile import choose_qtile, tile_cycles
-from tvmopt.kernels.tile import Tile, panel_columns, panels
-from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prefetch, prim_func
+from tvmopt.kernels.tile import Tile, panel_columns
+from tvmopt.kernels.vector import (
+    Expr,
+    Vector,
+    bind,
+    cast,
+    loop,
+    parameters,
+    prefetch,
+    prim_func,
+    wrapping,
+)
 from tvmopt.targets.description import CpuTarget
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QConvSite:
-    """An integer convolution.
-
-    Attributes:
-        conv: Shapes, and the epilogue; its accumulator is int32.
-        dtype: Of the input, "uint8" or "int8".
-        zero_point: The input's integer that stands for 0.
-        largest: Largest magnitude of a weight, at most 2**15 - 1.
-    """
-
-    conv: ConvSite
-    dtype: str
-    zero_point: int
-    largest: int
-
-    @property
-    def epilogue(self) -> Epilogue:
-        """What follows the convolution."""
-        return self.conv.epilogue
-
-    @property
-    def line(self) -> int:
-        """Values of k in one contiguous run."""
-        conv = self.conv
-        whole = conv.kernel[1] == 1 or (conv.dilation[1] == 1 and conv.groups == 1)
-        return (conv.kernel[1] if whole else 1) * conv.group_channels
-
-    @property
-    def lines(self) -> int:
-        """Runs of one output element."""
-        return self.conv.taps // self.line
-
-    @property
-    def columns(self) -> int:
-        """Output channels of a group."""
-        return self.conv.out_channels // self.conv.groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +84,7 @@ def cycles(site: QConvSite, how: QConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: products, input copied, and the weights' way in."""
     conv, image = site.conv, image_of(site, how.dot)
     steps = site.lines * steps_of(site, how.dot)
-    count = how.rows.total * conv.groups * len(_panels(site, how.tile))
+    count = how.rows.total * conv.groups * len(panels_of(site, how.tile))
     tiles = count * tile_cycles(
         how.tile, steps + how.extra, how.dot, target, conv.epilogue, image.line
     )
@@ -157,7 +126,7 @@ def pack_bias(
         site: The convolution.
         how: How it is cut.
     """
-    zero = site.zero_point + _shift(site, how.dot)
+    zero = (0 if site.zero_dtype else site.zero_point) + shift(site, how.dot)
     start = bias.astype(np.int64) - zero * weight.astype(np.int64).sum((1, 2, 3))
     columns = np.zeros((site.conv.groups, max(site.columns, how.tile.columns)), np.int64)
     columns[:, : site.columns] = start.reshape(site.conv.groups, site.columns)
@@ -167,12 +136,14 @@ def pack_bias(
 
 
 def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w: pack(), [extra], bias: pack_bias(), *operands, y)``.
+    """Return ``name(x, w: pack(), [extra], bias: pack_bias(), [zero], *operands, y)``.
 
-    ``extra`` are the two tensors of qconv_chained.py for weights in excess, if there are any.
+    ``extra`` are the two tensors of qconv_chained.py for weights in excess, if there are any;
+    ``zero`` are the zero point, (1,), and the sums of each column's weights, as ``pack_bias`` has
+    the bias, where the zero point is known at run time.
     """
     conv, dot, tile, blocks = site.conv, how.dot, how.tile, how.rows
-    per_group, steps = len(_panels(site, tile)), steps_of(site, dot)
+    per_group, steps = len(panels_of(site, tile)), steps_of(site, dot)
     count, image = conv.groups * per_group, image_of(site, dot)
     panel_size = site.lines * steps * tile.width * dot.group
     weights = Vector(dot.lanes * dot.group, dot.weight)
@@ -183,27 +154,26 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
             ("we", (count, how.extra, tile.width, dot.group), dot.weight),
             ("at", (count, how.extra), "int32"),
         ]
+        zero = [("z", (1,), site.zero_dtype), ("sums", (count, tile.width), "int32")]
         x, w, *more = parameters(
             ("x", conv.input_shape, site.dtype),
             ("w", (count, site.lines, steps, tile.width, dot.group), dot.weight),
             *(excess if how.extra else []),
             ("bias", (count, tile.width), "int32"),
+            *(zero if site.zero_dtype else []),
             *conv.epilogue.parameters(conv.output_shape),
         )
-        extra, (bias, *operands, y) = (more[:2], more[2:]) if how.extra else ([], more)
+        extra, (bias, *more) = (more[:2], more[2:]) if how.extra else ([], more)
+        zeros, (*operands, y) = (more[:2], more[2:]) if site.zero_dtype else ([], more)
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)
-            group = panel // per_group
+            group, column0 = panel // per_group, panel * tile.width
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, group * conv.group_channels)
                 sums = DotTile(
-                    tile,
-                    dot,
-                    lambda v: Vector(dot.lanes, "int32").load(
-                        bias, panel * tile.width + v * dot.lanes
-                    ),
+                    tile, dot, lambda v: _start(dot, bias, zeros, column0 + v * dot.lanes)
                 )
                 share = panel_size // blocks.per_block
                 flip = flips(site, dot)
@@ -265,35 +235,12 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
     return prim_func(name, body, attrs)
 
 
-def steps_of(site: QConvSite, dot: Dot) -> int:
-    """Return how many groups a run takes."""
-    return -(-site.line // dot.group)
-
-
-def _panels(site: QConvSite, tile: Tile) -> list[int]:
-    return panels(max(site.columns, tile.columns), tile)
-
-
-def image_of(site: QConvSite, dot: Dot) -> Image:
-    """Return the input as the loops read it: a copy where groups read on behind a run's end."""
-    beyond = steps_of(site, dot) * dot.group > site.line
-    dtype = "int16" if dot.activation == "int16" else site.dtype
-    return Image(
-        site.conv,
-        dtype,
-        site.zero_point,
-        dot.group if beyond else 0,
-        copied=beyond or dtype != site.dtype,
-    )
-
-
-def flips(site: QConvSite, dot: Dot) -> bool:
-    """Say whether the instruction reads the other kind of 8 bits."""
-    return dot.activation not in (site.dtype, "int16")
-
-
-def _shift(site: QConvSite, dot: Dot) -> int:
-    """Return what the flip adds to every activation."""
-    if not flips(site, dot):
-        return 0
-    return 128 if dot.activation == "uint8" else -128
+def _start(dot: Dot, bias: tirx.Buffer, zeros: list[tirx.Buffer], place: Expr) -> Expr:
+    """Return what a register of sums begins with."""
+    whole = Vector(dot.lanes, "int32")
+    first = whole.load(bias, place)
+    if not zeros:
+        return first
+    zero, sums = zeros
+    share = wrapping("mul", whole.splat(cast(zero[0], "int32")), whole.load(sums, place))
+    return wrapping("sub", first, share)

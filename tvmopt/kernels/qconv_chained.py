@@ -15,16 +15,8 @@ import numpy as np
 
 from tvmopt.kernels.bins import take_excess
 from tvmopt.kernels.dot import chained_dot
-from tvmopt.kernels.qconv import (
-    QConvConfig,
-    QConvSite,
-    config,
-    cycles,
-    image_of,
-    pack,
-    pack_bias,
-    steps_of,
-)
+from tvmopt.kernels.qconv import QConvConfig, config, cycles, pack, pack_bias
+from tvmopt.kernels.qconv_site import QConvSite, image_of, steps_of
 from tvmopt.targets.description import CpuTarget
 
 

@@ -26,7 +26,7 @@ from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.dot import Dot, wide_dot, word
 from tvmopt.kernels.dot_tile import DotTile
 from tvmopt.kernels.epilogue import STORE
-from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.qtile import choose_qtile, tile_cycles
 from tvmopt.kernels.tile import panel_columns, panels
 from tvmopt.kernels.vector import (

@@ -11,7 +11,7 @@ from tvm import relax
 from tvmopt import forms, ir
 from tvmopt.forms import Product
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.qconv import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement

@@ -13,6 +13,7 @@ from tvmopt.lowering.attention import match_attention
 from tvmopt.lowering.convolution import match_convolution
 from tvmopt.lowering.dynamic import match_dynamic_product, match_quantize_rows
 from tvmopt.lowering.graph import Graph, Node, Replacement
+from tvmopt.lowering.integer_product import match_integer_product
 from tvmopt.lowering.kernel_cache import KernelCache, LowerOptions
 from tvmopt.lowering.matmul import match_batch_matmul, match_linear
 from tvmopt.lowering.pooling import match_global_mean, match_pool
@@ -34,6 +35,7 @@ Matcher = Callable[[Graph, Node, set[int], KernelCache], Replacement | None]
 MATCHERS: tuple[Matcher, ...] = (
     match_quantized_depthwise,
     match_quantized_product,
+    match_integer_product,
     match_quantize_rows,
     match_dynamic_product,
     match_weight_only,
