@@ -59,8 +59,7 @@ from tvmopt.passes.quantize.store_weight import RoundWeights, affine_of, to_near
 from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
 from tvmopt.report import Report
 
-# A bias leaves the accumulators of a product as much room again: 2^30 of 255 * 127 are 33,000
-# products.
+# A bias takes at most half of an accumulator, and the products, some 33,000 of 255 * 127, the rest.
 _MOST_BIAS = 2.0**30
 
 
@@ -170,7 +169,11 @@ class QuantizeStatic:
         def weight(layer: Layer, data: forms.Affine) -> forms.Dequantized:
             return self._weight(chosen[layer.var], data)
 
-        return rebuild_main(mod, lambda graph: IntegerRewriter(graph, flow, hows, layers, weight))
+        def rule(graph: Rebuild) -> IntegerRewriter:
+            # Found anew: a graph makes a variable of its own for a tuple that is returned.
+            return IntegerRewriter(graph, find_flow(graph, layers), hows, layers, weight)
+
+        return rebuild_main(mod, rule)
 
     def _choose(self, func: relax.Function) -> list[Chosen]:
         """Return the layers to quantize, and note those that are left."""
@@ -187,7 +190,11 @@ class QuantizeStatic:
             self._leave(name, reason)
         for name in transposed_convolutions(func):
             self._leave(name, "transposed convolutions have no integer form")
-        return chosen
+        for one in chosen:
+            if not fits_accumulator(one):
+                inputs = one.layer.weight.size // one.layer.outputs
+                self._leave(one.layer.name, f"{inputs} products may not fit a 32-bit sum")
+        return [one for one in chosen if fits_accumulator(one)]
 
     def _calibrate(self, mod: tvm.IRModule, flow: IntegerFlow) -> dict[str, forms.Affine]:
         """Return what the integers of each tensor mean whose range is asked for, by its name."""
@@ -225,6 +232,12 @@ class QuantizeStatic:
 
     def _leave(self, site: str, reason: str) -> None:
         self.report.add("QuantizeStatic", site, applied=False, reason=reason)
+
+
+def fits_accumulator(chosen: Chosen) -> bool:
+    """Say whether a layer's sums of products, of any input, leave its bias room in 32 bits."""
+    inputs = chosen.layer.weight.size // chosen.layer.outputs
+    return inputs * unsigned(8).high * symmetric(chosen.bits).high < _MOST_BIAS
 
 
 def with_room_for_bias(grid: Grid, layer: Layer, data: forms.Affine) -> Grid:

@@ -299,6 +299,31 @@ def test_same_input_gives_the_same_module(net: Net, quantize: Quantize) -> None:
     tvm.ir.assert_structural_equal(quantize(net())[0], quantize(net())[0])
 
 
+def test_sums_that_may_overflow_are_left_in_floats(build: Build, quantize: Quantize) -> None:
+    wide = relax.const(np.ones((34_000, 1), "float32"))
+    mod = build(lambda bb, x: bb.emit(op.matmul(x, wide), "wide"), (1, 34_000))
+    after, report = quantize(mod)  # nothing is left to calibrate: the samples are not looked at
+    assert [(d.site, d.applied, d.reason) for d in report.decisions] == [
+        ("wide", False, "34000 products may not fit a 32-bit sum")
+    ]
+    tvm.ir.assert_structural_equal(after, mod)
+
+
+def test_output_that_a_layer_reads_too(
+    build: Build, convolve: Convolve, quantize: Quantize
+) -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        soft = bb.emit(op.nn.softmax(x), "soft")
+        inner = convolve(bb, soft, "a", 4)
+        return relax.Tuple([soft, inner, convolve(bb, inner, "b", 4)])
+
+    after, _ = quantize(build(body, SHAPE))
+    values = dict(ir.bindings(after["main"]))
+    result = values[after["main"].body.body]
+    # What floats give is returned as it is; what a layer gives is stored once, as integers.
+    assert [field.name for field in result.fields] == ["soft", "a_act_dequantized", "b_act"]
+
+
 def test_what_is_quantized_already_is_left_and_read_as_it_is(
     net: Net, quantize: Quantize, counts: Counts
 ) -> None:
