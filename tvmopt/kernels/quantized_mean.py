@@ -10,6 +10,7 @@ Source: none; derived here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -34,6 +35,7 @@ from tvmopt.kernels.vector import (
 from tvmopt.targets.description import CpuTarget
 
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of an addition
+UNROLLED_TAPS = 16  # elements of a window that is written out
 SHORT_TAPS = 128  # sums of so many 8-bit integers stay within 16 bits: 128 * 255 < 2**15
 
 
@@ -132,16 +134,33 @@ class _Block:
         self.held = registers(width, vector.dtype)
 
     def add_up(self, x: tirx.Buffer) -> None:
-        """Emit the loops over the window."""
-        windows, vector, (n, channel) = self.site.windows, self.vector, self.place
+        """Emit the sums: written out for a small window within the image, else as loops."""
+        windows, vector = self.site.windows, self.vector
         for start in self.starts:
             vector.store(self.held, vector.splat(tirx.const(0, vector.dtype)), start)
+        if windows.taps > UNROLLED_TAPS:
+            self._add_clipped(x)
+            return
+        rows, columns = self.extents
+        with T.If(tirx.all(rows == windows.kernel[0], columns == windows.kernel[1])):
+            with T.Then():
+                for i, j in product(*map(range, windows.kernel)):
+                    self._add(x, i, j)
+            with T.Else():
+                self._add_clipped(x)
+
+    def _add_clipped(self, x: tirx.Buffer) -> None:
         with T.serial(self.extents[0]) as i, T.serial(self.extents[1]) as j:
-            row = bind((n * windows.height + self.first[0] + i) * windows.width)
-            at = bind((row + self.first[1] + j) * windows.channels + channel)
-            for start in self.starts:
-                value = cast(vector.load(x, at + start), vector.dtype)
-                vector.store(self.held, vector.load(self.held, start) + value, start)
+            self._add(x, i, j)
+
+    def _add(self, x: tirx.Buffer, i: Expr | int, j: Expr | int) -> None:
+        """Emit the additions of the window's element in line i and column j."""
+        windows, vector, (n, channel) = self.site.windows, self.vector, self.place
+        row = (n * windows.height + self.first[0] + i) * windows.width
+        at = bind((row + self.first[1] + j) * windows.channels + channel)
+        for start in self.starts:
+            value = cast(vector.load(x, at + start), vector.dtype)
+            vector.store(self.held, vector.load(self.held, start) + value, start)
 
     def write(
         self, factors: tirx.Buffer, operands: list[tirx.Buffer], y: tirx.Buffer, place: Expr
