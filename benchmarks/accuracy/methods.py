@@ -24,12 +24,12 @@ _ADAROUND: Pass = {"name": "repair-weights", "method": "adaround"}
 REPAIRS: Mapping[str, tuple[Sequence[Pass], Sequence[Pass]]] = {
     "none": ((), ()),
     "correct-bias": ((), ({"name": "correct-bias"},)),
-    "equalize": (({"name": "equalize"},), ()),
-    "smooth": (({"name": "smooth"},), ()),
+    "equalize": (({"name": "equalize-layers"},), ()),
+    "smooth": (({"name": "smooth-quant"},), ()),
     "adaround": ((), (_ADAROUND,)),
     "gptq": ((), (_GPTQ,)),
-    "equalize + gptq": (({"name": "equalize"},), (_GPTQ,)),
-    "smooth + gptq": (({"name": "smooth"},), (_GPTQ,)),
+    "equalize + gptq": (({"name": "equalize-layers"},), (_GPTQ,)),
+    "smooth + gptq": (({"name": "smooth-quant"},), (_GPTQ,)),
 }
 NAMED = ("int8", "w5a8", "w4a8", "int8-dynamic", "w8", "w4", "fp16", "bf16")
 

@@ -15,6 +15,7 @@ from benchmarks.accuracy.pictures import centred, standardized
 from benchmarks.accuracy.task import Task
 from benchmarks.accuracy.tasks import TASKS
 from benchmarks.accuracy.verdict import against_labels, compare
+from tvmopt.recipe import Recipe
 
 
 def test_a_drop_comes_with_its_paired_error() -> None:
@@ -104,12 +105,20 @@ def test_a_method_is_a_recipe_file(tmp_path: Path) -> None:
     found = tomllib.loads(path.read_text())
     assert found["keep"] == "all"
     assert [entry["name"] for entry in found["pass"]] == [
-        "equalize",
+        "equalize-layers",
         "quantize-static",
         "repair-weights",
     ]
     assert found["pass"][1]["weight_bits"] == 5
     assert methods.named("int8").source(tmp_path) == "int8"
+
+
+def test_every_recipe_and_pass_that_is_measured_exists(tmp_path: Path) -> None:
+    assert set(methods.NAMED) <= set(Recipe.names())
+    for bits in BITS:
+        for repair in methods.REPAIRS:
+            recipe = Recipe.load(methods.static(bits, repair).source(tmp_path))
+            assert recipe.keep == "all"
 
 
 def test_what_is_asked_is_of_what_is_measured() -> None:
