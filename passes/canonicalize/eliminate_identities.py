@@ -9,7 +9,8 @@ After::
     z = reshape(x, t);  u = permute_dims(z, p[q])
 
 Also: dropout, casts to the same type, broadcasts, reshapes and pads that change nothing, slices of
-everything, concatenations of one tensor, division by 1, subtraction of 0.
+everything, concatenations of one tensor, division by 1, subtraction of 0; and an integer less
+itself, which is 0.
 
 What is not exact stays: ``x + 0`` turns -0.0 into 0.0 (adding -0.0 does not, and is taken out).
 
@@ -51,6 +52,11 @@ class _Eliminator:
             return self._item(var, value)
         if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
             return value
+        if _cancels(value):
+            self.report.add(
+                "EliminateIdentities", var.name, applied=True, reason="an integer less itself is 0"
+            )
+            return relax.const(np.zeros(ir.static_shape(var), ir.dtype(var)), ir.dtype(var))
         same = self._operand(var, value)
         if same is not None:
             return self._eliminated(var, value, same)
@@ -99,6 +105,13 @@ _KEEP_THE_VALUES = (
     *_RESHAPES,
     *("relax.astype", "relax.broadcast_to", "relax.nn.pad", "relax.split", "relax.tile"),
 )
+
+
+def _cancels(call: relax.Call) -> bool:
+    """Say whether a call subtracts a tensor of integers from itself; a float may be infinite."""
+    if not ir.is_call_to(call, "relax.subtract") or not call.args[0].same_as(call.args[1]):
+        return False
+    return ir.dtype(call.args[0]).startswith(("int", "uint"))
 
 
 def _is_all(expr: relax.Expr, number: float) -> bool:

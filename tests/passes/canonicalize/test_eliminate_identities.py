@@ -10,6 +10,7 @@ import pytest
 import tvm
 from tvm import relax
 
+from tvmopt import ir
 from tvmopt.passes.canonicalize.eliminate_identities import EliminateIdentities
 from tvmopt.report import Report
 
@@ -119,3 +120,13 @@ def test_input_module_is_not_changed(build: Build) -> None:
     before = build(body, (2, 3))
     EliminateIdentities(Report())(before)
     tvm.ir.assert_structural_equal(before, build(body, (2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
+def test_an_integer_less_itself_is_zero(build: Build, run: Run, dtype: str) -> None:
+    before = build(lambda bb, x: op.add(bb.emit(op.subtract(x, x)), x), (2, 3), dtype=dtype)
+    after = EliminateIdentities(Report())(before)
+    # A float may be infinite, and infinity less infinity is no number.
+    assert any(ir.is_call_to(c, "relax.subtract") for c in ir.calls(after)) == (dtype == "float32")
+    x = np.arange(6).reshape(2, 3).astype(dtype)
+    np.testing.assert_array_equal(run(after, x)[0], x)

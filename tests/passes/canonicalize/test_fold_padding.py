@@ -10,6 +10,7 @@ import pytest
 import tvm
 from tvm import relax
 
+from tvmopt import forms
 from tvmopt.passes.canonicalize.fold_padding import FoldPadding
 from tvmopt.report import Report
 
@@ -147,3 +148,42 @@ def test_input_module_is_not_changed(build: Build) -> None:
     before = build(body, (1, 2, 4, 5))
     FoldPadding(Report())(before)
     tvm.ir.assert_structural_equal(before, build(body, (1, 2, 4, 5)))
+
+
+def _on_codes(kind: str) -> Make:
+    """Return an operator on dequantized codes that are padded with the integer of ``kind``."""
+    how = forms.Affine(scale=np.array(0.5, "f4"), zero_point=np.array(3, "i4"), dtype="uint8")
+
+    def make(e: Emit, q: relax.Expr) -> relax.Expr:
+        value = {"zero": 3.0, "other": 4.0, "lowest": 0.0}[kind.split()[-1]]
+        padded = _pad(e, q, value=value)
+        if kind.startswith("bare"):
+            return nn.max_pool2d(padded, (3, 3))
+        data = e(forms.dequantize(padded, how))
+        if kind.startswith("max"):
+            return nn.max_pool2d(data, (3, 3))
+        return nn.conv2d(data, relax.const(_WEIGHT))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "folds"),
+    [
+        ("conv zero", True),
+        ("conv other", False),
+        ("max lowest", True),
+        ("max zero", False),
+        ("bare lowest", True),
+        ("bare other", False),
+    ],
+)
+def test_a_pad_of_integers_is_folded_too(
+    build: Build, run: Run, counts: Counts, kind: str, folds: bool
+) -> None:
+    make = _on_codes(kind)
+    before = build(lambda bb, q: make(bb.emit, q), (1, 2, 6, 6), dtype="uint8")
+    after = FoldPadding(Report())(before)
+    assert ("nn.pad" not in counts(after)) == folds
+    q = np.random.default_rng(2).integers(0, 9, (1, 2, 6, 6), "uint8")
+    np.testing.assert_array_equal(run(after, q)[0], run(before, q)[0])
