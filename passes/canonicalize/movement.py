@@ -70,7 +70,7 @@ def on_integers(
     if not ir.is_call_to(call, "relax.nn.pad") or call.attrs.pad_mode != "constant":
         return ir.with_changes(call, args)
     value = np.float32(call.attrs.pad_value)
-    code = int(quantized(value, how))
+    code = int(quantized(np.asarray(value), how))
     if exactly and np.float32(code - int(how.zero_point)) * how.scale != value:
         return None
     return ir.with_changes(call, args, pad_value=float(code))
