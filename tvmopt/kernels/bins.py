@@ -79,7 +79,7 @@ def _steps(lanes: np.ndarray, depth: int) -> np.ndarray:
 def _bins(weights: np.ndarray, depth: int) -> Bins:
     """Return the steps that have weights at all, in bins."""
     panels = len(weights)
-    also = weights.any((2, 3))
+    also: np.ndarray = np.any(weights, axis=(2, 3))
     most = int(also.sum(1).max(initial=0))
     found = np.zeros((panels, most, *weights.shape[2:]), np.int8)
     numbers = np.zeros((panels, most), np.int32)

@@ -61,6 +61,7 @@ def applies(site: WeightSite) -> bool:
 
 def config(site: WeightSite, target: CpuTarget) -> CodeGemmConfig:
     """Return the analytic choice: four registers of columns for one row, fewer for more."""
+    assert isinstance(site.code, IntCode), "the codes must be integers"
     rows = min(site.m, ROWS)
     lanes = min(target.lanes(32), site.n)
     dot = CodeDot(code_dot.kind(target, lanes), site.code.bits, lanes)
@@ -76,7 +77,7 @@ def cycles(site: WeightSite, how: CodeGemmConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: decoding, products and groups, or the codes' way."""
     tile, code = how.tile, site.code
     tiles = -(-site.m // tile.rows) * len(panels(site.n, tile)) * tile.vectors
-    step = code.decode_cycles + tile.rows * how.dot.cycles * (2 if code.bits == 8 else 1)
+    step = code.decode_cycles + tile.rows * how.dot.cycles * (2 if how.dot.bits == 8 else 1)
     work = tiles * (site.k / WORD * step + site.groups * FLUSH_CYCLES * tile.rows)
     return cost.CALL_CYCLES + max(work, cost.stream_cycles(site.bytes(tile), target))
 

@@ -154,7 +154,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
             ("we", (count, how.extra, tile.width, dot.group), dot.weight),
             ("at", (count, how.extra), "int32"),
         ]
-        zero = [("z", (1,), site.zero_dtype), ("sums", (count, tile.width), "int32")]
+        zero = [("z", (1,), site.zero_dtype or "int32"), ("sums", (count, tile.width), "int32")]
         x, w, *more = parameters(
             ("x", conv.input_shape, site.dtype),
             ("w", (count, site.lines, steps, tile.width, dot.group), dot.weight),

@@ -55,7 +55,9 @@ class WeightSite:
         """Return name, shape and dtype of each tensor of the weights, in ``pack``'s order."""
         count = len(panels(self.n, tile))
         scales = (count, self.groups, tile.width)
-        found = [("w", (count, self.panel_bytes(tile)), "uint8")]
+        found: list[tuple[str, tuple[int, ...], str]] = [
+            ("w", (count, self.panel_bytes(tile)), "uint8")
+        ]
         if self.code.entries:
             found.append(("t", (self.code.entries,), "float32"))
         if self.groups:

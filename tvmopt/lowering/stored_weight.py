@@ -78,17 +78,18 @@ def taps_by_outputs(stored: Stored) -> Stored | None:
     if stored.axis != len(taps):
         return None
     size = stored.codes.shape[-1]
-    shapes = {"codes": size, "scale": 1, "zero": 1}
-    found = {"codes": stored.codes, "scale": stored.scale, "zero": stored.zero}
-    matrices = {
-        name: None
-        if value is None
-        else np.broadcast_to(value, (o, *taps[:-1], taps[-1] // size, shapes[name]))
-        .reshape(o, k // size, shapes[name])
-        .transpose(1, 2, 0)
-        for name, value in found.items()
-    }
-    return replace(stored, axis=0, **matrices)
+
+    def matrix(values: np.ndarray, inner: int) -> np.ndarray:
+        """Return (o, kh, kw, groups, inner), or what broadcasts to it, as (groups, inner, o)."""
+        whole = np.broadcast_to(values, (o, *taps[:-1], taps[-1] // size, inner))
+        return np.ascontiguousarray(whole.reshape(o, k // size, inner).transpose(1, 2, 0))
+
+    return Grouped(
+        codes=matrix(stored.codes, size),
+        scale=matrix(stored.scale, 1),
+        zero=None if stored.zero is None else matrix(stored.zero, 1),
+        axis=0,
+    )
 
 
 def _turned(values: np.ndarray) -> np.ndarray:
