@@ -172,3 +172,12 @@ def test_the_table_has_a_line_for_each_work() -> None:
     assert "2.50 (2.50-2.50)" in text
     assert "1.15/-/1.15" in text
     assert table.footer(rows)[-1] == "linear_1024: unknown recipe"
+
+
+def test_dynamic_rivals_quantize_products_at_run_time(small_models: Path) -> None:
+    path = layers.make_layer("linear_64")
+    made = onnx.load(rivals.make("dynamic-u8s7", path, {"x": (1, 64)}, []))
+    assert small_models in path.parents
+    kinds = [node.op_type for node in made.graph.node]
+    assert "DynamicQuantizeLinear" in kinds
+    assert "MatMulInteger" in kinds

@@ -32,6 +32,7 @@ Kind = Literal[
     "qdq-u8u8",
     "dynamic-u8s7",
     "dynamic-u8u8",
+    "fused-u8s7",
     "nbits-level4",
     "nbits-level1",
 ]
@@ -43,6 +44,7 @@ _TITLES = {
     "qdq-u8u8": "QDQ u8",
     "dynamic-u8s7": "dynamic s7",
     "dynamic-u8u8": "dynamic u8",
+    "fused-u8s7": "dynamic fused s7",
     "nbits-level4": "4-bit a8",
     "nbits-level1": "4-bit a32",
 }
@@ -87,7 +89,8 @@ def make(
         FOLDER.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
             prepared, made = Path(folder, "prepared.onnx"), Path(folder, "made.onnx")
-            _prepare(path, shapes, prepared)
+            prepare = _fuse if kind.startswith("fused") else _prepare
+            prepare(path, shapes, prepared)
             _quantize(kind, prepared, made, used)
             made.replace(out)
     return out
@@ -114,19 +117,31 @@ def _prepare(path: Path, shapes: Mapping[str, Sequence[int]], out: Path) -> None
     quant_pre_process(str(fixed), str(out), skip_symbolic_shape=True)
 
 
+def _fuse(path: Path, _shapes: Mapping[str, Sequence[int]], out: Path) -> None:
+    """Make the operators of transformers single nodes, attention among them."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    optimize_model(str(path), model_type="bert", opt_level=0).save_model_to_file(str(out))
+
+
 def _quantize(kind: Kind, path: Path, out: Path, samples: Sequence[Arrays]) -> None:
     from onnxruntime import quantization as q
 
     u8, s8 = q.QuantType.QUInt8, q.QuantType.QInt8
     if kind.startswith("nbits"):
         return _quantize_weights(path, out, level=int(kind[-1]))
-    if kind.startswith("dynamic"):
-        narrow = kind.endswith("s7")
+    narrow = kind.endswith("s7")
+    if kind.startswith(("dynamic", "fused")):
         q.quantize_dynamic(
-            path, out, per_channel=narrow, reduce_range=narrow, weight_type=s8 if narrow else u8
+            path,
+            out,
+            per_channel=narrow,
+            reduce_range=narrow,
+            weight_type=s8 if narrow else u8,
+            # Of what lies behind the fused nodes, whose types the standard does not know.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         return None
-    narrow = kind.endswith("s7")
     form = q.QuantFormat.QOperator if kind.startswith("qop") else q.QuantFormat.QDQ
     q.quantize_static(
         path,

@@ -19,6 +19,7 @@ STATIC = (
 DYNAMIC = (
     Variant(engine="onnxruntime", kind="dynamic-u8s7"),
     Variant(engine="onnxruntime", kind="dynamic-u8u8"),
+    Variant(engine="onnxruntime", kind="fused-u8s7"),
 )
 # Accuracy level 4 computes with 8-bit activations, 1 with float32.
 WEIGHT_ONLY = (
