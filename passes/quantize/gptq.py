@@ -3,12 +3,13 @@
 In the terms of ``hessian`` and ``round_weights``. **The target is asymmetric**: the Hessian is that
 of the inputs that the layer gets in the compressed net, the outputs wanted are those of the dense
 net, so each layer also repairs what the layers before it broke. The weights wanted are the ridge
-regression of those outputs, with the ridge towards the weights as they were and none on the bias.
+regression of those outputs, with the ridge towards the weights as they were and none on the bias,
+as far as it holds for rows that it has not seen.
 
 Sources: E. Frantar, S. Ashkboos, T. Hoefler and D. Alistarh, "GPTQ: accurate post-training
 quantization for generative pre-trained transformers", ICLR 2023, algorithm 1 (the order by the
-Hessian's diagonal is that of the authors' code). The regression with a free bias, and keeping for
-each output the better of this and rounding to nearest, are derived here.
+Hessian's diagonal is that of the authors' code). The regression with a free bias, how far it is
+trusted, and keeping for each output the better of this and rounding to nearest, are derived here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tvmopt.passes.quantize.hessian import Moments, regularized
 from tvmopt.passes.quantize.round_weights import BLOCK, Rounding
 
 
@@ -32,6 +34,30 @@ def wanted_weights(weight: np.ndarray, missed: np.ndarray, hessian: np.ndarray) 
         t with ``(t - weight) hessian == missed``, of ``weight``'s shape.
     """
     return weight + np.linalg.solve(hessian, missed.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def trusted_share(halves: tuple[Moments, Moments], ridge: float, *, has_bias: bool) -> float:
+    """Return how much of the regression's change holds for rows that it was not fitted to.
+
+    Where rows are fewer than the weights of an output, the regression gives any outputs wanted on
+    the rows that it has seen, and little that is true of others. So it is fitted to each half of
+    the rows, and the share of the change is taken that serves the other half best.
+
+    Args:
+        halves: Moments of two sets of rows, by batches where there are several.
+        ridge: See ``regularized``.
+        has_bias: Whether the last weight is the bias.
+
+    Returns:
+        The minimum of a parabola, within [0, 1]; 1 where nothing changes.
+    """
+    gain = cost = 0.0
+    for fitted, other in (halves, halves[::-1]):
+        hessian = regularized(fitted.inputs, ridge, has_bias=has_bias)
+        change = np.linalg.solve(hessian, fitted.missed.swapaxes(1, 2)).swapaxes(1, 2)
+        gain += float(np.sum(change * other.missed))
+        cost += float(np.sum(np.matmul(change, other.inputs) * change))
+    return min(max(gain / cost, 0.0), 1.0) if cost > 0.0 else 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

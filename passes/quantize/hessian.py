@@ -96,7 +96,6 @@ class Moments:
         missed: (groups, outputs of a group, k).
         energy: (groups, outputs of a group).
         wanted: (groups, outputs of a group): mean square of the wanted outputs.
-        mean_missed: (groups, outputs of a group): mean of r.
         rows: How many rows there were.
     """
 
@@ -104,7 +103,6 @@ class Moments:
     missed: np.ndarray
     energy: np.ndarray
     wanted: np.ndarray
-    mean_missed: np.ndarray
     rows: int
 
     def error(self, change: np.ndarray) -> np.ndarray:
@@ -121,12 +119,30 @@ class Moments:
         return np.maximum(quadratic - 2.0 * linear + self.energy, 0.0)
 
 
+def pooled(one: Moments, other: Moments) -> Moments:
+    """Return the means over the rows of both."""
+    rows = one.rows + other.rows
+    share = one.rows / rows
+
+    def mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return share * a + (1.0 - share) * b
+
+    return Moments(
+        inputs=mean(one.inputs, other.inputs),
+        missed=mean(one.missed, other.missed),
+        energy=mean(one.energy, other.energy),
+        wanted=mean(one.wanted, other.wanted),
+        rows=rows,
+    )
+
+
 class MomentSum:
     """Sums moments chunk by chunk.
 
     Attributes:
         weight: (groups, outputs of a group, k) float64: the weights at hand, the bias behind them.
         has_bias: Whether the last of k is the bias.
+        rows: How many rows were taken so far.
     """
 
     def __init__(self, weight: np.ndarray, *, has_bias: bool, layer: str) -> None:
@@ -139,8 +155,7 @@ class MomentSum:
         self._missed = np.zeros((groups, outputs, k))
         self._energy = np.zeros((groups, outputs))
         self._wanted = np.zeros((groups, outputs))
-        self._sum_missed = np.zeros((groups, outputs))
-        self._rows = 0
+        self.rows = 0
 
     def add(self, rows: np.ndarray, wanted: np.ndarray) -> None:
         """Take rows of inputs, (groups, r, k less the bias), and outputs, (groups, r, outputs).
@@ -168,8 +183,7 @@ class MomentSum:
         self._missed += np.matmul(missed.swapaxes(1, 2), x)
         self._energy += np.sum(np.square(missed), axis=1)
         self._wanted += np.sum(np.square(y), axis=1)
-        self._sum_missed += np.sum(missed, axis=1)
-        self._rows += x.shape[1]
+        self.rows += x.shape[1]
 
     def finish(self) -> Moments:
         """Return the means.
@@ -177,15 +191,14 @@ class MomentSum:
         Raises:
             DataError: There were no rows.
         """
-        if self._rows == 0:
+        if self.rows == 0:
             raise DataError(f"layer {self._layer!r}: must see at least one sample, got none")
         return Moments(
-            inputs=self._inputs / self._rows,
-            missed=self._missed / self._rows,
-            energy=self._energy / self._rows,
-            wanted=self._wanted / self._rows,
-            mean_missed=self._sum_missed / self._rows,
-            rows=self._rows,
+            inputs=self._inputs / self.rows,
+            missed=self._missed / self.rows,
+            energy=self._energy / self.rows,
+            wanted=self._wanted / self.rows,
+            rows=self.rows,
         )
 
 

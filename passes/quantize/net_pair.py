@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tvm
@@ -24,7 +25,13 @@ from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.passes.canonicalize.rebuild import Rebuild, Rule, is_plain, rebuild_main
 from tvmopt.passes.quantize.segments import Segments
-from tvmopt.passes.quantize.weight_layers import Build, Change, WeightLayer, find_layers
+from tvmopt.passes.quantize.weight_layers import (
+    Build,
+    Change,
+    PairedLayer,
+    WeightLayer,
+    find_layers,
+)
 from tvmopt.report import Report
 
 Leave = Callable[[str], str | None]
@@ -34,6 +41,7 @@ Progress = Callable[[str, int, int], None]
 Values = Mapping[str, np.ndarray]
 Revise = Callable[["NetPair", Sequence[WeightLayer]], Iterator[Change]]
 """Looks at a stage and yields what changes there."""
+Some = TypeVar("Some", bound=PairedLayer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +119,9 @@ def revise_layers(mod: tvm.IRModule, errand: Errand, revise: Revise) -> tvm.IRMo
     return rebuild_main(mod, lambda graph: _rule(graph, changes))
 
 
-def stages(layers: Sequence[WeightLayer]) -> list[list[WeightLayer]]:
+def stages(layers: Sequence[Some]) -> list[list[Some]]:
     """Cut layers, in order, into runs that read the same tensor."""
-    result: list[list[WeightLayer]] = []
+    result: list[list[Some]] = []
     for layer in layers:
         if result and result[-1][0].data.same_as(layer.data):
             result[-1].append(layer)
@@ -134,7 +142,7 @@ class NetPair:
         self,
         mod: tvm.IRModule,
         reference: tvm.IRModule,
-        layers: Sequence[WeightLayer],
+        layers: Sequence[PairedLayer],
         errand: Errand,
         folder: Path,
     ) -> None:
@@ -155,7 +163,7 @@ class NetPair:
         return len(self._samples)
 
     def run(
-        self, stage: Sequence[WeightLayer], *, outputs: bool
+        self, stage: Sequence[PairedLayer], *, outputs: bool
     ) -> Iterator[tuple[Values, Values]]:
         """Yield, batch by batch, what layers see or give here and what they give in floats.
 

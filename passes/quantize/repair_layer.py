@@ -13,9 +13,14 @@ import numpy as np
 
 from tvmopt import forms
 from tvmopt.errors import OptionError
-from tvmopt.passes.quantize.gptq import Elimination, round_gptq, wanted_weights
+from tvmopt.passes.quantize.gptq import (
+    Elimination,
+    round_gptq,
+    trusted_share,
+    wanted_weights,
+)
 from tvmopt.passes.quantize.grid import Levels
-from tvmopt.passes.quantize.hessian import Moments, regularized
+from tvmopt.passes.quantize.hessian import Moments, pooled, regularized
 from tvmopt.passes.quantize.round_weights import Rounding, WeightGrid, improve
 from tvmopt.passes.quantize.weight_grid import WeightChoice, weight_grid
 from tvmopt.passes.quantize.weight_layers import WeightLayer
@@ -70,32 +75,40 @@ class Repaired:
         before: Squared error of the outputs with the constants at hand, as a share of the square of
             the outputs wanted.
         after: The same with the new ones.
-        rows: How many rows both were measured on, those that the weights were fitted to.
+        share: How much of the regression's change was trusted, in [0, 1].
+        rows: How many rows both errors were measured on, those that the weights were fitted to.
     """
 
     stored: forms.Dequantized | forms.Grouped
     bias: np.ndarray | None
     before: float
     after: float
+    share: float
     rows: int
 
 
-def repair_layer(layer: WeightLayer, moments: Moments, options: RoundingOptions) -> Repaired:
+def repair_layer(
+    layer: WeightLayer, halves: tuple[Moments, Moments], options: RoundingOptions
+) -> Repaired:
     """Round one layer's weights anew.
 
     Args:
         layer: The layer.
-        moments: Of its inputs, and of what its weights as floats miss; see ``hessian``.
+        halves: Moments of its inputs, and of what its weights as floats miss, over two halves of
+            the rows; see ``hessian``.
         options: How.
 
     Returns:
         Constants for which the regularized objective is, for each output, at most that of the
         constants at hand.
     """
-    has_bias = layer.bias is not None
+    has_bias, moments = layer.bias is not None, pooled(*halves)
     hessian = regularized(moments.inputs, options.ridge, has_bias=has_bias)
     exact = layer.with_bias(layer.rows(layer.weight), layer.reference_bias)
-    wanted = wanted_weights(exact, moments.missed, hessian) if options.asymmetric else exact
+    wanted, share = exact, 0.0
+    if options.asymmetric:
+        share = trusted_share(halves, options.ridge, has_bias=has_bias)
+        wanted = wanted_weights(exact, share * moments.missed, hessian)
     held = layer.bias.value if layer.bias is not None else None
     at_hand = layer.with_bias(layer.rows(layer.stored.value()), held)
     problems = [
@@ -109,6 +122,7 @@ def repair_layer(layer: WeightLayer, moments: Moments, options: RoundingOptions)
         bias=best[..., -1].reshape(-1) if has_bias else None,
         before=float(moments.error(at_hand - exact).sum()) / total,
         after=float(moments.error(best - exact).sum()) / total,
+        share=share,
         rows=moments.rows,
     )
 

@@ -27,7 +27,12 @@ from tvmopt.errors import OptionError
 from tvmopt.passes.quantize.hessian import Moments, MomentSum, choose_positions
 from tvmopt.passes.quantize.net_pair import Errand, Leave, NetPair, Progress, revise_layers
 from tvmopt.passes.quantize.repair_layer import Repaired, RoundingOptions, repair_layer
-from tvmopt.passes.quantize.weight_layers import Change, WeightLayer, change_bias
+from tvmopt.passes.quantize.weight_layers import (
+    Change,
+    PairedLayer,
+    WeightLayer,
+    change_bias,
+)
 from tvmopt.report import Report
 
 
@@ -102,44 +107,57 @@ class RepairWeights:
         return revise_layers(mod, self.errand, self._revise)
 
     def _revise(self, pair: NetPair, stage: Sequence[WeightLayer]) -> Iterator[Change]:
-        for layer, moments in zip(stage, look_at(pair, stage, self.options), strict=True):
-            repaired = repair_layer(layer, moments, self.options)
-            self._note(layer, repaired, weights=moments.inputs.shape[-1])
+        for layer, halves in zip(stage, look_at(pair, stage, self.options), strict=True):
+            repaired = repair_layer(layer, halves, self.options)
+            self._note(layer, repaired)
             yield from _changes(layer, repaired)
 
-    def _note(self, layer: WeightLayer, result: Repaired, *, weights: int) -> None:
-        few = f", from only {result.rows} rows for {weights} weights an output"
+    def _note(self, layer: WeightLayer, result: Repaired) -> None:
+        trust = f", {result.share:.0%} of the correction held on other rows"
         self.errand.note(
             layer.name,
             applied=True,
             reason=f"{self.options.method}: output error {result.before:.3g} -> {result.after:.3g} "
-            "of the output's square" + (few if result.rows < weights else ""),
+            "of the output's square" + (trust if self.options.asymmetric else ""),
         )
 
 
 def look_at(
     pair: NetPair, stage: Sequence[WeightLayer], options: RepairWeightsOptions
-) -> list[Moments]:
-    """Run the samples up to a stage's layers, and return what these see and should give."""
-    sums = [
-        MomentSum(
-            layer.with_bias(layer.rows(layer.weight), layer.reference_bias),
-            has_bias=layer.bias is not None,
-            layer=layer.name,
-        )
-        for layer in stage
-    ]
+) -> list[tuple[Moments, Moments]]:
+    """Run the samples up to a stage's layers, and return what these see and should give.
+
+    Returns:
+        For each layer the moments of two halves of the rows: of every other batch, or of every
+        other row where there is one batch.
+    """
+    sums = [(_empty(layer), _empty(layer)) for layer in stage]
     share = max(1, options.rows // pair.batches)
     for number, (inputs, outputs) in enumerate(pair.run(stage, outputs=False)):
         seed = (options.seed, number)
-        for layer, total in zip(stage, sums, strict=True):
+        for layer, halves in zip(stage, sums, strict=True):
             x, y = inputs[layer.data.name], outputs[layer.reference.name]
-            total.add(*sampled(layer, x, y, share, seed))
-    return [total.finish() for total in sums]
+            rows, wanted = sampled(layer, x, y, share, seed)
+            if pair.batches > 1:
+                halves[number % 2].add(rows, wanted)
+            else:
+                for half, total in enumerate(halves):
+                    total.add(rows[:, half::2], wanted[:, half::2])
+    return [_finished(*halves) for halves in sums]
+
+
+def _empty(layer: WeightLayer) -> MomentSum:
+    exact = layer.with_bias(layer.rows(layer.weight), layer.reference_bias)
+    return MomentSum(exact, has_bias=layer.bias is not None, layer=layer.name)
+
+
+def _finished(one: MomentSum, other: MomentSum) -> tuple[Moments, Moments]:
+    first = one.finish()
+    return first, other.finish() if other.rows else first  # one row has no other half
 
 
 def sampled(
-    layer: WeightLayer, x: np.ndarray, y: np.ndarray, share: int, seed: tuple[int, ...]
+    layer: PairedLayer, x: np.ndarray, y: np.ndarray, share: int, seed: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return some rows of a layer's inputs in one net and its outputs in another.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import tvm
@@ -86,6 +87,45 @@ class Bias:
     value: np.ndarray
     shape: tuple[int, ...]
     data: forms.Affine | None
+
+
+class PairedLayer(Protocol):
+    """A layer of a compressed graph beside the same one in floats; see ``WeightLayer``."""
+
+    @property
+    def name(self) -> str:
+        """Of its operator's binding, in both graphs."""
+        ...
+
+    @property
+    def var(self) -> relax.Var:
+        """The operator's variable in the compressed graph."""
+        ...
+
+    @property
+    def data(self) -> relax.Var:
+        """What it reads there."""
+        ...
+
+    @property
+    def reference(self) -> relax.Var:
+        """The operator's variable in the graph of floats."""
+        ...
+
+    @property
+    def reference_bias(self) -> np.ndarray | None:
+        """(outputs,) float64, the bias there; None where there is none."""
+        ...
+
+    @property
+    def patches(self) -> Patches:
+        """How the operator reads its data."""
+        ...
+
+    @property
+    def is_matmul(self) -> bool:
+        """Whether it is a matmul."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -179,7 +219,7 @@ def _layer(new: Reader, old: Reader, var: relax.Var, stored: forms.Stored) -> We
         return "the graph of floats has another weight there"
     if not isinstance(held, relax.Var) or new.only_user(held) is None:
         return "its weight is shared with another operator"
-    patches = _patches(call, weight)
+    patches = patches_of(call, weight)
     if patches is None or not isinstance(data, relax.Var):
         return "only matmuls by a matrix and NHWC convolutions can be repaired"
     bias, old_bias = _bias(new, var, call, stored), _bias(old, before, old.values[before], None)
@@ -198,7 +238,8 @@ def _layer(new: Reader, old: Reader, var: relax.Var, stored: forms.Stored) -> We
     )
 
 
-def _patches(call: relax.Call, weight: np.ndarray) -> Patches | None:
+def patches_of(call: relax.Call, weight: np.ndarray) -> Patches | None:
+    """Return how an operator reads its data; None where it is not NHWC and OHWI."""
     if ir.is_call_to(call, "relax.matmul"):
         return Patches() if weight.ndim == 2 else None
     attrs = call.attrs

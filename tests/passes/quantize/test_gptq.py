@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmopt.passes.quantize.gptq import Elimination, round_gptq, wanted_weights
+from tvmopt.passes.quantize.gptq import Elimination, round_gptq, trusted_share, wanted_weights
+from tvmopt.passes.quantize.hessian import Moments, MomentSum, regularized
 from tvmopt.passes.quantize.round_weights import Rounding
 
 MakeRounding = Callable[..., Rounding]
@@ -99,3 +100,54 @@ def test_wanted_weights_solve_the_ridge_regression(make_rounding: MakeRounding) 
     got = wanted_weights(layer.wanted, missed, layer.hessian)
     # A well conditioned system of 9 unknowns: 9^2 roundings of 2^-53 times its condition, < 1e6.
     np.testing.assert_allclose(np.matmul(got - layer.wanted, layer.hessian), missed, atol=1e-8)
+
+
+def _halves(rows: int, *, shift: float, seed: int = 0) -> tuple[Moments, Moments]:
+    """Return moments of 40 inputs whose outputs miss ``shift`` times the first, and noise."""
+    rng = np.random.default_rng(seed)
+    halves = []
+    for _ in range(2):
+        x = rng.standard_normal((1, rows, 40))
+        total = MomentSum(np.zeros((1, 3, 41)), has_bias=True, layer="conv")
+        total.add(x, shift * x[..., :1] + rng.standard_normal((1, rows, 3)))
+        halves.append(total.finish())
+    return halves[0], halves[1]
+
+
+def test_a_change_that_other_rows_confirm_is_trusted() -> None:
+    assert trusted_share(_halves(2000, shift=10.0), 0.01, has_bias=True) > 0.95
+
+
+def test_a_change_fitted_to_noise_by_few_rows_is_not() -> None:
+    assert trusted_share(_halves(20, shift=0.0), 0.01, has_bias=True) < 0.2
+
+
+def test_the_share_is_the_best_for_the_other_half() -> None:
+    halves = _halves(60, shift=1.0)
+    share = trusted_share(halves, 0.01, has_bias=True)
+    assert 0.0 < share < 1.0
+
+    def missed(part: float) -> float:
+        total = 0.0
+        for fitted, other in (halves, halves[::-1]):
+            ridged = regularized(fitted.inputs, 0.01, has_bias=True)
+            exact = np.zeros_like(fitted.missed)
+            total += other.error(part * wanted_weights(exact, fitted.missed, ridged)).sum()
+        return total
+
+    assert missed(share) < min(missed(share - 0.01), missed(share + 0.01))
+
+
+def test_no_change_needs_no_trust() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 50, 4))
+    total = MomentSum(np.ones((1, 2, 4)), has_bias=False, layer="conv")
+    total.add(x, np.matmul(x, np.ones((1, 4, 2))))
+    exact = total.finish()
+    none = Moments(
+        inputs=exact.inputs,
+        missed=np.zeros_like(exact.missed),
+        energy=exact.energy,
+        wanted=exact.wanted,
+        rows=50,
+    )
+    assert trusted_share((none, none), 0.01, has_bias=False) == 1.0

@@ -12,6 +12,7 @@ from tvmopt.passes.quantize.hessian import (
     MomentSum,
     Patches,
     choose_positions,
+    pooled,
     regularized,
 )
 
@@ -89,7 +90,7 @@ def _moments(seed: int, *, parts: int, has_bias: bool = True):  # noqa: ANN202
 def test_streamed_in_parts_or_at_once_gives_the_same() -> None:
     once, parts = _moments(0, parts=1)[-1], _moments(0, parts=6)[-1]
     assert once.rows == parts.rows == 60
-    for name in ("inputs", "missed", "energy", "wanted", "mean_missed"):
+    for name in ("inputs", "missed", "energy", "wanted"):
         # Sums of 60 products of float64: 60 roundings of at most 2^-53 of sums below 100.
         np.testing.assert_allclose(getattr(once, name), getattr(parts, name), atol=1e-12)
 
@@ -141,3 +142,18 @@ def test_a_singular_hessian_is_refused_in_words() -> None:
     inputs = np.ones((1, 4, 4))
     with pytest.raises(OptionError, match="positive definite Hessian, got 1e-300; raise it"):
         regularized(inputs, 1e-300, has_bias=False)
+
+
+def test_two_halves_pooled_are_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((1, 30, 4)), rng.standard_normal((1, 30, 2))
+    parts = (slice(0, 10), slice(10, 30), slice(0, 30))
+    sums = [MomentSum(np.ones((1, 2, 5)), has_bias=True, layer="conv") for _ in parts]
+    for total, part in zip(sums, parts, strict=True):
+        total.add(x[:, part], y[:, part])
+    one, other, whole = (total.finish() for total in sums)
+    got = pooled(one, other)
+    assert got.rows == whole.rows == 30
+    for name in ("inputs", "missed", "energy", "wanted"):
+        # Sums of 30 float64 products below 100.
+        np.testing.assert_allclose(getattr(got, name), getattr(whole, name), atol=1e-12)

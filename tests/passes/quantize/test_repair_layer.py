@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tvmopt import forms
 from tvmopt.errors import OptionError
-from tvmopt.passes.quantize.hessian import Moments, MomentSum
+from tvmopt.passes.quantize.hessian import Moments, MomentSum, pooled
 from tvmopt.passes.quantize.repair_layer import (
     Repaired,
     RoundingOptions,
@@ -30,7 +30,7 @@ def _layers(mod: tvm.IRModule, reference: tvm.IRModule) -> list[WeightLayer]:
     return list(find_layers(mod, reference, lambda *_: None))
 
 
-def _moments(layer: WeightLayer, seed: int, noise: float) -> Moments:
+def _moments(layer: WeightLayer, seed: int, noise: float) -> tuple[Moments, Moments]:
     """Return moments of correlated inputs, and of outputs that the floats would miss by noise."""
     rng = np.random.default_rng(seed)
     groups, _, size = layer.rows(layer.weight).shape
@@ -40,9 +40,12 @@ def _moments(layer: WeightLayer, seed: int, noise: float) -> Moments:
     ones = np.ones((groups, 300, exact.shape[-1] - size))
     y = np.matmul(np.concatenate([x, ones], -1), exact.swapaxes(1, 2))
     y += noise * rng.standard_normal(y.shape)
-    total = MomentSum(exact, has_bias=layer.bias is not None, layer=layer.name)
-    total.add(x, y)
-    return total.finish()
+    halves = []
+    for half in range(2):
+        total = MomentSum(exact, has_bias=layer.bias is not None, layer=layer.name)
+        total.add(x[:, half::2], y[:, half::2])
+        halves.append(total.finish())
+    return halves[0], halves[1]
 
 
 def _value(layer: WeightLayer, result: Repaired) -> np.ndarray:
@@ -67,10 +70,11 @@ def test_no_method_is_worse_than_the_constants_at_hand(
     quantize_net: QuantizeNet,
 ) -> None:
     layer = _layers(quantize_net(weight_bits=4), small_net)[place]
-    moments = _moments(layer, seed, noise=0.1)
+    halves = _moments(layer, seed, noise=0.1)
+    moments = pooled(*halves)
     # With next to no ridge the objective is the squared error itself, which then cannot grow.
     how = RoundingOptions(method=method, asymmetric=asymmetric, search_scale=search, ridge=1e-9)
-    result = repair_layer(layer, moments, how)
+    result = repair_layer(layer, halves, how)
     if asymmetric:
         # The ridge's share of the objective: 1e-9 of squares that are at most a few hundred times
         # the outputs' own (300 rows of 27 inputs at most, all mixed).
@@ -194,6 +198,7 @@ def test_a_layer_that_is_fed_nothing_but_zeros_keeps_its_weights(
     exact = layer.rows(layer.weight)
     total = MomentSum(exact, has_bias=False, layer=layer.name)
     total.add(np.zeros((1, 50, 16), "f4"), np.zeros((1, 50, 8), "f4"))
-    result = repair_layer(layer, total.finish(), RoundingOptions(search_scale=False))
+    nothing = total.finish()
+    result = repair_layer(layer, (nothing, nothing), RoundingOptions(search_scale=False))
     np.testing.assert_array_equal(result.stored.codes, layer.stored.codes)
     assert result.before == result.after == 0.0
