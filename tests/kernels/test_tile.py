@@ -97,4 +97,14 @@ def test_rows_that_divide_a_line_need_one_address(kit: SimpleNamespace) -> None:
     assert tile.ends(112) == tile.ends() < tile.ends(110)
     # A short contraction over lines of 112 pixels takes such rows, a long one the larger tile.
     assert 112 % choose_tile(12544, 32, kit.AVX2, k=27, line=112).rows == 0
-    assert choose_tile(12544, 16, kit.AVX2, k=4096, line=110).rows == 6
+    assert choose_tile(12544, 16, kit.AVX2, k=4096, line=107).rows == 6
+
+
+def test_a_short_contraction_takes_few_stores_unless_an_epilogue_spreads_them(
+    kit: SimpleNamespace,
+) -> None:
+    large, small = Tile(rows=6, columns=16, lanes=8), Tile(rows=4, columns=16, lanes=8)
+    assert large.ends() / 12 > large.ends(steps=3) / 12 > large.ends(steps=9) / 12
+    assert small.ends() == small.ends(steps=9)
+    chosen = [choose_tile(12544, 96, kit.AVX2, k=16, steps=steps) for steps in (0, 9)]
+    assert [tile.rows * tile.vectors for tile in chosen] == [8, 12]

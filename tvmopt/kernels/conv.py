@@ -49,7 +49,14 @@ class ConvConfig:
 def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
     """Return the analytic choice for ``site``."""
     columns = site.out_channels // site.groups
-    tile = choose_tile(site.rows, columns, target, k=site.taps, line=Image(site).line)
+    tile = choose_tile(
+        site.rows,
+        columns,
+        target,
+        k=site.taps,
+        line=Image(site).line,
+        steps=len(site.epilogue.steps),
+    )
     weights = site.taps * site.out_channels * 4
     row_bytes = (site.channels * site.strides[0] * site.strides[1] + site.out_channels) * 4
     inputs = prod(site.input_shape) * 4
@@ -98,6 +105,7 @@ def conv(
     count = site.groups * per_group
     image = Image(site)
     taps = site.taps * tile.width
+    share = -(-tile.width // blocks.per_block)  # of the next panel's floats: a step's
     panel_bytes = 0 if stored is None else taps * 4
 
     def body() -> None:
@@ -120,7 +128,7 @@ def conv(
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, group * site.group_channels)
                 sums = Accumulators(tile)
-                ahead = (panel + 1) * taps + g * (site.taps // blocks.per_block) * tile.width
+                ahead = (panel + 1) * taps + g * site.taps * share
 
                 def run(offset: Expr, start: Expr, extent: int) -> None:
                     """Accumulate one contiguous run of taps."""
@@ -130,13 +138,7 @@ def conv(
                         lambda step, v: sums.vector.load(
                             w, own + (start + step) * tile.width + v * tile.lanes
                         ),
-                        (
-                            lambda step: prefetch(
-                                w,
-                                ahead + (start + step) // blocks.per_block * tile.width,
-                                tile.width,
-                            )
-                        )
+                        (lambda step: prefetch(w, ahead + (start + step) * share, share))
                         if how.prefetch and stored is None
                         else None,
                     )

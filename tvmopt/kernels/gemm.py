@@ -67,7 +67,7 @@ class GemmConfig:
 
 def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     """Return the analytic choice for ``site``."""
-    tile = choose_tile(site.m, site.n, target, k=site.k)
+    tile = choose_tile(site.m, site.n, target, k=site.k, steps=len(site.epilogue.steps))
     weights, inputs = site.k * site.n * 4, site.m * site.k * 4
     rows = RowBlocks.choose(
         site.m, tile.rows, (site.k + site.n) * 4, weights, target, input_bytes=inputs
@@ -97,6 +97,7 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x: (m, k), w: (p, k, columns), *operands, y: (m, n))``."""
     m, k, n, tile, blocks = site.m, site.k, site.n, how.tile, how.rows
     count = len(panels(n, tile))
+    share = -(-tile.width // blocks.per_block)  # of the next panel's floats: a step's
 
     def body() -> None:
         x, w, *operands, y = parameters(
@@ -109,19 +110,14 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 sums = Accumulators(tile)
-                if how.prefetch:
-                    ahead = (panel + 1) * k * tile.width + g * (k // blocks.per_block * tile.width)
+                ahead = (panel + 1) * k * tile.width + g * k * share
                 sums.accumulate(
                     k,
                     lambda i, step: x[(row + i) * k + step],
                     lambda step, v: sums.vector.load(
                         w, (panel * k + step) * tile.width + v * tile.lanes
                     ),
-                    (
-                        lambda step: prefetch(
-                            w, ahead + step // blocks.per_block * tile.width, tile.width
-                        )
-                    )
+                    (lambda step: prefetch(w, ahead + step * share, share))
                     if how.prefetch
                     else None,
                 )

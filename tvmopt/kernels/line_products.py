@@ -60,6 +60,7 @@ class Products:
         """Emit the products; ``w`` is flat (places, panels, k, tile.width)."""
         tile, chunks = self.tile, self.k // self.chunk
         groups, size = -(-self.rows // tile.rows), self.chunk * tile.width
+        share = -(-tile.width // groups)  # of the next chunk's floats: a step's
         with loop(self.places * self.panels, parallel=self.parallel) as task:
             place, panel = bind(task // self.panels), bind(task % self.panels)
             source = place * self.input_pitch
@@ -68,14 +69,12 @@ class Products:
                 row = bind(tirx.min(g * tile.rows, self.rows - tile.rows))
                 sums = Accumulators(tile)
                 start = (task * chunks + part) * size
-                ahead = start + size + g * (self.chunk // groups) * tile.width
+                ahead = start + size + g * self.chunk * share
                 sums.accumulate(
                     self.chunk,
                     lambda i, c: moved[source + (row + i) * self.pitch + part * self.chunk + c],
                     lambda c, v: sums.vector.load(w, start + c * tile.width + v * tile.lanes),
-                    (lambda c: prefetch(w, ahead + c // groups * tile.width, tile.width))
-                    if self.prefetch
-                    else None,
+                    (lambda c: prefetch(w, ahead + c * share, share)) if self.prefetch else None,
                 )
                 self._store(sums, products, place, (row, g * tile.rows), column, part)
 

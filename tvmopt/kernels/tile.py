@@ -10,10 +10,13 @@ from tvmopt.targets.description import CpuTarget
 
 LOADS_PER_CYCLE = 2  # every CPU in the catalogue reads two vectors from level 1 in a cycle
 FMA_LATENCY = 4  # cycles from one multiply-add to the next that needs its result
-LOOP_CYCLES = 0.1  # what a row or a vector more costs a step, beyond the bounds; fitted on Zen 3
+LOOP_CYCLES = 0.03  # what a row or a vector more costs a step, beyond the bounds; fitted on Zen 3
 PANEL_BYTES_PER_CYCLE = 24  # of level 2, in a loop of multiply-adds; fitted on Zen 3
-ENDS_CYCLES = 12  # to start and to leave the loop of one tile
-STORE_CYCLES = 1.5  # to clear, finish and store one vector
+ENDS_CYCLES = 2  # to start and to leave the loop of one tile, beside the next one's products
+STORE_CYCLES = 0.75  # to clear, finish and store one vector
+BURST_VECTORS = 8  # stores in a row that hide behind the next tile's products
+BURST_CYCLES = 2  # what one more of them costs; measured on Zen 3, with everything in level 1
+BURST_STEPS = 6  # elementwise steps before a store that draw such a burst out
 ADDRESS_CYCLES = 10  # to find one row's place by division; measured on Zen 3
 MAX_ROWS = 8  # each row needs an address; with more, the general registers spill
 
@@ -65,16 +68,19 @@ class Tile:
         )
         return bound + LOOP_CYCLES * (self.rows + self.vectors)
 
-    def ends(self, line: int | None = None) -> float:
+    def ends(self, line: int | None = None, steps: int = 0) -> float:
         """Return the cycles of a tile beside its steps along k.
 
         Args:
             line: Rows from one line's start to the next, where rows lie in lines: a tile that may
                 cross a line's end finds the place of each row by itself.
+            steps: Elementwise steps before each store.
         """
         crossing = line is not None and line % self.rows != 0
         places = ADDRESS_CYCLES * self.rows if crossing else 0
-        return ENDS_CYCLES + STORE_CYCLES * self.rows * self.vectors + places
+        stores = self.rows * self.vectors
+        burst = BURST_CYCLES * max(0, stores - BURST_VECTORS) * max(0, 1 - steps / BURST_STEPS)
+        return ENDS_CYCLES + STORE_CYCLES * stores + burst + places
 
     def fits(self, target: CpuTarget) -> bool:
         """Say whether accumulators, weights and one broadcast input stay in registers."""
@@ -82,7 +88,13 @@ class Tile:
 
 
 def choose_tile(
-    rows: int, columns: int, target: CpuTarget, *, k: int = 256, line: int | None = None
+    rows: int,
+    columns: int,
+    target: CpuTarget,
+    *,
+    k: int = 256,
+    line: int | None = None,
+    steps: int = 0,
 ) -> Tile:
     """Return the tile that covers a ``rows`` x ``columns`` product in the fewest cycles.
 
@@ -95,11 +107,12 @@ def choose_tile(
         target: The machine.
         k: Steps of the contraction: with few, what a tile costs beside them counts.
         line: As ``Tile.ends`` takes it.
+        steps: See there.
     """
 
     def cycles(tile: Tile) -> float:
         count = -(-rows // tile.rows) * -(-columns // tile.columns)
-        return count * (k * tile.cycles(k, target) + tile.ends(line))
+        return count * (k * tile.cycles(k, target) + tile.ends(line, steps))
 
     return min(
         _candidates(rows, columns, target),
