@@ -38,9 +38,24 @@ class Outside(HTMLParser):
         ]
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("int9",), "got 'int9'; did you mean 'int8'?"),
+        (("int8", "int8"), "--recipe must name each recipe once, got int8, int8"),
+    ],
+)
+def test_recipes_are_looked_up_before_anything_is_done(
+    refused: Callable[..., str], tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    flags = [flag for name in names for flag in ("--recipe", name)]
+    assert message in refused("demo", "-o", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_the_demo_measures_and_reports(tvmopt: Callable, folder: Path) -> None:
-    ended = tvmopt("demo", "--output", folder, "--seconds", 0.3, "--json")
+    ended = tvmopt("demo", "--output", folder, "--seconds", 0.3, "--recipe", "int8", "--json")
     assert ended.code == 0, ended.err
     demo = ended.document
     ours = demo["quality"][0]
@@ -57,10 +72,29 @@ def test_the_demo_measures_and_reports(tvmopt: Callable, folder: Path) -> None:
         latency = engine["latency_ms"]
         assert latency["least"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
         assert engine["load_ms"] > 0
+    _check_compressed(demo["compressed"], folder)
     assert demo["compiled"]["bytes"] == (folder / "model.so").stat().st_size
     assert demo["compiled"]["macs"] > 1e6
     _check_artefact(folder)
     _check_page((folder / "report.html").read_text(), demo)
+
+
+def _check_compressed(compressed: list[dict], folder: Path) -> None:
+    (int8,) = compressed
+    assert (int8["recipe"], int8["samples"], int8["images"]) == ("int8", 512, 10_000)
+    # Some 20 of 10,000 images change sides; that is noise of 0.05 points.
+    assert abs(int8["drop"]) < 0.003
+    assert 0 < int8["standard_error"] < 0.002
+    assert int8["agreement"] > 0.99
+    assert int8["compressed_layers"] > int8["layers"] // 2
+    assert int8["predicted_cycles"][1] < int8["predicted_cycles"][0]
+    names = list(int8["speedup_over"])
+    assert names[0] == "tvmopt float32"
+    manifest = runtime.read_manifest(folder / int8["file"])
+    assert manifest["recipe"]["name"] == "int8"
+    assert int8["bytes"] == (folder / "model-int8.so").stat().st_size
+    assert int8["weights_bytes"] == manifest["weights_bytes"]
+    assert (folder / "model-int8.h").is_file()
 
 
 def _check_artefact(folder: Path) -> None:
@@ -82,4 +116,5 @@ def _check_page(page: str, demo: dict) -> None:
     for layer in demo["profile"]["layers"]:
         assert layer["layer"] in page
     assert f"{100 * demo['quality'][0]['accuracy']:.2f} %" in page
+    assert f"{100 * demo['compressed'][0]['accuracy']:.2f} %" in page
     assert "prefers-color-scheme: dark" in page

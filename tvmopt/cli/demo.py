@@ -1,4 +1,4 @@
-"""``tvmopt demo``: compile the model that comes with the package, measure it, write a report."""
+"""``tvmopt demo``: compress and compile the model that comes along, measure it, write a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from tvmopt.cli import flags
 def demo(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Gets model.so, model.h, report.html."),
+        typer.Option("--output", "-o", metavar="DIR", help="Gets the artefacts and report.html."),
     ] = Path("tvmopt-demo"),
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="Compress by this one, too; may come several times.",
+            show_default="int8 and w4a8",
+        ),
+    ] = None,
     threads: flags.Threads = 1,
     target: flags.Target = "native",
     seconds: Annotated[
@@ -23,11 +32,18 @@ def demo(
     json: flags.Json = False,
     debug: flags.Debug = False,  # noqa: ARG001
 ) -> None:
-    """Compile a small image classifier, test it on 10,000 images, and race it against rivals."""
+    """Compress and compile a small classifier, test it on 10,000 images, race it with rivals."""
     from tvmopt.cli import show
     from tvmopt.cli.demo_report import print_demo, write_report
     from tvmopt.cli.demo_steps import run_demo
 
-    described = run_demo(output, threads=threads, target=target, seconds=seconds, quiet=json)
+    described = run_demo(
+        output,
+        recipes=recipe or ["int8", "w4a8"],
+        threads=threads,
+        target=target,
+        seconds=seconds,
+        quiet=json,
+    )
     write_report(output / "report.html", described)
     show.document(described) if json else print_demo(described)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tvmopt import __version__
 from tvmopt.cli import plots, show, units
+from tvmopt.cli.demo_compressed import print_compressed
 from tvmopt.cli.files import save_text
 from tvmopt.cli.timings import print_timings, spelled_speedup
 from tvmopt.metrics.engines import PACKAGES, TITLES
@@ -33,10 +34,23 @@ def print_demo(described: Mapping[str, Any]) -> None:
     ))  # fmt: skip
     _print_quality(described["quality"])
     print_timings(described["timing"])
+    print_compressed(described["compressed"], floats_row(described))
     for name in described["not_installed"]:
         show.line(f"{TITLES[name]} is not installed; 'pip install {PACKAGES[name]}' adds it here")
-    names = ", ".join(str(output / name) for name in ("model.so", "model.h", "report.html"))
-    show.line(f"wrote {names}")
+    smaller = [one["file"] for one in described["compressed"]]
+    names = ", ".join(str(output / name) for name in ("model.so", *smaller, "report.html"))
+    show.line(f"wrote {names}, and headers")
+
+
+def floats_row(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what compressed artefacts are compared with."""
+    compiled = described["compiled"]
+    return {
+        "bytes": compiled["bytes"],
+        "weights_bytes": compiled["weights_bytes"],
+        "accuracy": described["quality"][0]["accuracy"],
+        "p50": described["timing"]["engines"][0]["latency_ms"]["p50"],
+    }
 
 
 def _print_quality(quality: list[Mapping[str, Any]]) -> None:
