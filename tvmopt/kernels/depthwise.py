@@ -4,10 +4,11 @@ A tile is a few neighbouring output pixels by one or two vectors of channels; ea
 loaded once for all the pixels that need it. Taps above and below the image are skipped by the
 bounds of the vertical loop, taps left and right of it by a test that only border tiles make.
 
-Inputs of 8-bit integers are converted as they are loaded, less their zero point, and the weights
-are integers in float32: sums below 2**24 are then exact, with multiply-adds as fast as any and a
-quarter of the memory's traffic. (Products of 16 bits, paired along the vertical taps, take as many
-instructions on AVX2: their sums have to be converted instead.)
+Inputs of 8-bit integers are converted as they are loaded, and the weights are integers in float32:
+sums below 2**24 are then exact, with multiply-adds as fast as any and a quarter of the memory's
+traffic. What the zero point adds to a sum is taken off where the sum starts, line by line of taps
+within the image; left and right of the image lies the zero point. (Products of 16 bits, paired
+along the vertical taps, take as many instructions on AVX2: their sums have to be converted.)
 
 Source: none; derived here. The layout and the walk over channels are those of XNNPACK's dwconv
 kernels.
@@ -32,7 +33,6 @@ from tvmopt.targets.description import CpuTarget
 TILE_CYCLES = 10  # addresses and tests of one tile
 LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
 MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
-EXACT_SUMS = 2**24  # every integer up to this magnitude is a float32
 TALL = 3  # lines of taps up to which two registers of integers win: beyond, the code is too long
 NARROW_STEPS = 3  # steps that rounding and packing stand for
 CONVERTING = 3.5  # instructions of a cycle, where loads are converted; fitted on Zen 3
@@ -100,39 +100,10 @@ def pack(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
 
 
-def split_bias(
-    site: ConvSite, weight: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what sums over 8-bit integers start from, and what is added to them at the end.
-
-    Sums from the first part never leave what float32 holds exactly; adding the second, a float32
-    itself, rounds once. So the result is the exact sum, rounded to float32.
-
-    Args:
-        site: A site of integers.
-        weight: (c, kh, kw, 1), integers.
-        bias: (c,), integers of less than 2**31.
-
-    Returns:
-        Both (c,) float32, the second 0 wherever the first can be the whole bias; None where sums
-        are beyond float32's integers without any bias.
-    """
-    info = np.iinfo(site.dtype)
-    reach = max(int(info.max) - site.zero_point, site.zero_point - int(info.min))
-    sums = np.abs(weight.astype(np.int64)).sum((1, 2, 3)) * reach
-    whole = bias.astype(np.int64)
-    added = np.where(sums + np.abs(whole) <= EXACT_SUMS, 0, whole).astype(np.float32)
-    start = whole - added.astype(np.int64)
-    if (sums + np.abs(start) > EXACT_SUMS).any():
-        return None
-    return start.astype(np.float32), added
-
-
 def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x, w: (kh, kw, c), *operands, y)``; shapes as the site says.
 
-    Over integers it is ``name(x, w, b: (c,), *operands, y)``: sums start from ``b``, integers in
-    float32 as the weights are.
+    Over integers it is ``name(x, w, b, *operands, y)``, ``b`` as ``depthwise_start`` packs it.
     """
     assert applies(site), f"{site} is not depthwise with one output for each input channel"
     (out_h, out_w), c = site.out_size, site.channels
@@ -144,7 +115,7 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
         x, w, *operands, y = parameters(
             ("x", site.input_shape, site.dtype),
             ("w", (*site.kernel, c)),
-            *([("b", (c,))] if whole else []),
+            *([("b", (1 + site.kernel[0] * bool(site.zero_point), c))] if whole else []),
             *site.epilogue.parameters(site.output_shape),
         )
         with loop(site.batch * out_h, parallel=how.parallel) as line:
@@ -186,16 +157,28 @@ class _Tile:
         self.n, self.oh, self.ow, self.channel = place
         self.vector = Vector(how.lanes)
         self.left = bind(self.ow * site.strides[1] - site.pads[1])
+        self.top = bind(self.oh * site.strides[0] - site.pads[0])
+        self.low, self.rows = self._bounds()
         self.sums = registers(how.pixels * how.vectors * how.lanes)
 
     def start(self, bias: tirx.Buffer | None) -> None:
         """Emit the sums' first values."""
-        lanes, vectors = self.how.lanes, self.how.vectors
+        lanes, vectors, vector = self.how.lanes, self.how.vectors, self.vector
+        first = [vector.splat(0.0)] * vectors
+        if bias is not None:
+            first = [bind(vector.load(bias, self.channel + v * lanes)) for v in range(vectors)]
+        if bias is not None and self.site.zero_point:
+            held = registers(vectors * lanes)
+            for v in range(vectors):
+                vector.store(held, first[v], v * lanes)
+            with T.serial(self.rows) as i:
+                line = bind((1 + self.low + i) * self.site.channels + self.channel)
+                for v in range(vectors):
+                    total = vector.load(held, v * lanes) + vector.load(bias, line + v * lanes)
+                    vector.store(held, total, v * lanes)
+            first = [bind(vector.load(held, v * lanes)) for v in range(vectors)]
         for i in range(self.how.pixels * vectors):
-            first = self.vector.splat(0.0)
-            if bias is not None:
-                first = self.vector.load(bias, self.channel + i % vectors * lanes)
-            self.vector.store(self.sums, first, i * lanes)
+            vector.store(self.sums, first[i % vectors], i * lanes)
 
     @property
     def reach(self) -> int:
@@ -210,22 +193,24 @@ class _Tile:
 
     def compute(self, *, check: bool) -> None:
         """Emit the loop over lines of taps, clipped to the image."""
-        site = self.site
-        top = bind(self.oh * site.strides[0] - site.pads[0])
-        step = site.dilation[0]
-        first = tirx.max(0, (step - 1 - top) // step)
-        last = tirx.min(site.kernel[0], (site.height - top + step - 1) // step)
-        clipped = site.pads[0] or site.pads[2]
-        low = bind(first) if clipped else 0
-        rows = tirx.max(last - low, 0) if clipped else site.kernel[0]
+        site, step = self.site, self.site.dilation[0]
         vectors = list(range(self.how.vectors))
         # Registers of floats share a cache line; of integers, all but one would spill.
         for group in [vectors] if site.dtype == "float32" else [[v] for v in vectors]:
-            with T.serial(rows) as i:
-                kh = low + i
-                line = bind((self.n * site.height + top + kh * step) * site.width)
+            with T.serial(self.rows) as i:
+                kh = self.low + i
+                line = bind((self.n * site.height + self.top + kh * step) * site.width)
                 for v in group:
                     self._line(kh, line, v, check=check)
+
+    def _bounds(self) -> tuple[Expr | int, Expr | int]:
+        """Return the first line of taps within the image, and how many there are."""
+        site, step = self.site, self.site.dilation[0]
+        if not (site.pads[0] or site.pads[2]):
+            return 0, site.kernel[0]
+        low = bind(tirx.max(0, (step - 1 - self.top) // step))
+        last = tirx.min(site.kernel[0], (site.height - self.top + step - 1) // step)
+        return low, bind(tirx.max(last - low, 0))
 
     def _line(self, kh: Expr, line: Expr, v: int, *, check: bool) -> None:
         site, how, vector = self.site, self.how, self.vector
@@ -247,7 +232,7 @@ class _Tile:
             value = self._load((line + iw) * site.channels + at)
             if check:
                 there = tirx.all(iw >= 0, iw < site.width)
-                value = tirx.if_then_else(there, value, vector.splat(0.0))
+                value = tirx.if_then_else(there, value, vector.splat(float(site.zero_point)))
             value = bind(value)
             for p, kw in users:
                 place = (p * how.vectors + v) * how.lanes
@@ -255,14 +240,9 @@ class _Tile:
                 vector.store(self.sums, total, place)
 
     def _load(self, place: Expr) -> Expr:
-        """Return a register of the input as float32, less its zero point: integers are exact."""
+        """Return a register of the input as float32; integers are exact."""
         value = self.vector.load(self.x, place)
-        if self.site.dtype == "float32":
-            return value
-        whole = cast(value, "int32")
-        if self.site.zero_point:
-            whole = whole - Vector(self.how.lanes, "int32").splat(self.site.zero_point)
-        return cast(whole, "float32")
+        return value if self.site.dtype == "float32" else cast(cast(value, "int32"), "float32")
 
     def write(self, y: tirx.Buffer, operands: list[tirx.Buffer]) -> None:
         """Emit the epilogue and the stores, all channels of a pixel at once.

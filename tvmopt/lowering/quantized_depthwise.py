@@ -8,6 +8,7 @@ import numpy as np
 
 from tvmopt import forms
 from tvmopt.kernels import depthwise
+from tvmopt.kernels.depthwise_start import pack_start, split_bias
 from tvmopt.kernels.epilogue import Epilogue, Operand, Step
 from tvmopt.lowering.convolution import describe
 from tvmopt.lowering.elementwise import match_tail
@@ -39,7 +40,7 @@ def match_quantized_depthwise(
     epilogue, inputs = integer_epilogue(program, unit, limit_of(product, weight, bias))
     zero_point = int(product.data_how.zero_point)
     site = replace(site, epilogue=epilogue, dtype=product.data_how.dtype, zero_point=zero_point)
-    parts = depthwise.split_bias(site, weight, bias)
+    parts = split_bias(site, weight, bias)
     if parts is None:
         return None
     start, added = parts
@@ -56,7 +57,8 @@ def match_quantized_depthwise(
         depthwise.cycles(site, how, kernels.target),
         types=f"{TYPES[site.dtype]}_qc8w",
     )
-    packed = depthwise.pack(weight).astype(np.float32), start
+    first = pack_start(site, weight, start)
+    packed = depthwise.pack(weight).astype(np.float32), first
     return Replacement(
         site=describe(site),
         call=KernelCall(
