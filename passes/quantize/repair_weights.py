@@ -42,6 +42,8 @@ class RepairWeightsOptions(RoundingOptions):
 
     Attributes:
         rows: About how many rows of each layer's inputs are looked at, at least 1.
+        most_inputs: Layers with more weights an output are left as they are, at least 1: the memory
+            for one is about eight matrices of float64 of that size.
         seed: Of the choice of rows, at least 0.
 
     Raises:
@@ -49,11 +51,12 @@ class RepairWeightsOptions(RoundingOptions):
     """
 
     rows: int = 8192
+    most_inputs: int = 8192
     seed: int = 0
 
     def __post_init__(self) -> None:
         RoundingOptions.__post_init__(self)  # super() knows not the class that slots make anew
-        for name, least in (("rows", 1), ("seed", 0)):
+        for name, least in (("rows", 1), ("most_inputs", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
 
@@ -107,10 +110,20 @@ class RepairWeights:
         return revise_layers(mod, self.errand, self._revise)
 
     def _revise(self, pair: NetPair, stage: Sequence[WeightLayer]) -> Iterator[Change]:
-        for layer, halves in zip(stage, look_at(pair, stage, self.options), strict=True):
+        fitting = [layer for layer in stage if self._fits(layer)]
+        if not fitting:
+            return
+        for layer, halves in zip(fitting, look_at(pair, fitting, self.options), strict=True):
             repaired = repair_layer(layer, halves, self.options)
             self._note(layer, repaired)
             yield from _changes(layer, repaired)
+
+    def _fits(self, layer: WeightLayer) -> bool:
+        inputs, most = layer.rows(layer.weight).shape[-1], self.options.most_inputs
+        if inputs > most:
+            reason = f"it has {inputs} weights an output, 'most_inputs' allows {most}"
+            self.errand.note(layer.name, applied=False, reason=reason)
+        return inputs <= most
 
     def _note(self, layer: WeightLayer, result: Repaired) -> None:
         trust = f", {result.share:.0%} of the correction held on other rows"

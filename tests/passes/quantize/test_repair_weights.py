@@ -102,6 +102,19 @@ def test_the_module_given_is_left_as_it_was(
     assert after.script(show_meta=True) != before
 
 
+def test_layers_of_too_many_inputs_are_left_and_those_behind_them_repaired(
+    small_net: tvm.IRModule, quantize_net: QuantizeNet, net_samples: Samples, net_tap: Tap
+) -> None:
+    report = Report()
+    how = RepairWeightsOptions(method="nearest", most_inputs=9)
+    repair = RepairWeights(how, small_net, net_samples.spread(4), net_tap, report)
+    repair(quantize_net(weight_bits=4))
+    left = {d.site: d.reason for d in report.decisions if not d.applied}
+    assert left.pop("stem_conv2d") == "it has 27 weights an output, 'most_inputs' allows 9"
+    assert list(left) == ["point_conv2d", "left_matmul", "right_matmul"]
+    assert [d.site for d in report.decisions if d.applied] == ["deep_conv2d"]
+
+
 def test_values_that_are_not_finite_are_told_with_their_layer(
     small_net: tvm.IRModule, quantize_net: QuantizeNet, net_samples: Samples
 ) -> None:
@@ -120,6 +133,7 @@ def test_values_that_are_not_finite_are_told_with_their_layer(
     [
         ({"rows": 0}, "rows must be at least 1, got 0"),
         ({"ridge": 2.0}, r"ridge must be in \(0, 1\], got 2.0"),
+        ({"most_inputs": 0}, "most_inputs must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
