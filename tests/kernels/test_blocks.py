@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tvm import tirx
 from tvm.sym import Analyzer
 
-from tvmopt.kernels.blocks import THREAD_MACS, RowBlocks, worth_threads
+from tvmopt.kernels.blocks import THREAD_BYTES, THREAD_MACS, RowBlocks, worth_threads
 
 
 def number(expr: object) -> int:
@@ -79,6 +79,8 @@ def test_the_next_panel_is_fetched_where_the_first_pass_counts(kit: SimpleNamesp
 def test_small_kernels_stay_on_one_thread() -> None:
     assert not worth_threads(THREAD_MACS - 1)
     assert worth_threads(THREAD_MACS)
+    assert not worth_threads(THREAD_MACS - 1, THREAD_BYTES - 1)
+    assert worth_threads(1, THREAD_BYTES)  # a product with one row waits for its weights
 
 
 def test_a_tile_taller_than_the_product_is_refused() -> None:

@@ -12,13 +12,19 @@ from tvmopt.targets.description import CpuTarget
 # Below this work a kernel stays on one thread: at some 25 GMAC/s a core it ends in 8 us, and waking
 # a parked thread costs 2 to 5.
 THREAD_MACS = 200_000
+THREAD_BYTES = 512 * 1024  # of weights that are read once: at 50 GB/s from level 3, 10 us
 
 PREFETCH_BLOCKS = 4  # passes over the weights of which the first pays for prefetching in all
 
 
-def worth_threads(macs: int) -> bool:
-    """Say whether a kernel of ``macs`` multiply-accumulates gains from a second thread."""
-    return macs >= THREAD_MACS
+def worth_threads(macs: int, weight_bytes: int = 0) -> bool:
+    """Say whether a kernel gains from a second thread.
+
+    Args:
+        macs: Multiply-accumulates of the kernel.
+        weight_bytes: What it reads from beyond level 2; threads share that out as well.
+    """
+    return macs >= THREAD_MACS or weight_bytes >= THREAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

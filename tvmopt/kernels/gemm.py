@@ -76,7 +76,7 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
         tile=tile,
         rows=rows,
         prefetch=rows.worth_prefetch(weights, target),
-        parallel=worth_threads(site.macs),
+        parallel=worth_threads(site.macs, weights),
     )
 
 
