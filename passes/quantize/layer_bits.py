@@ -87,6 +87,24 @@ def check_bits(name: str, bits: int) -> None:
         raise OptionError(f"{name} must be from 2 to 8, got {bits!r}")
 
 
+def check_group_size(size: int | None) -> None:
+    """Check how many inputs share a scale.
+
+    Raises:
+        OptionError: It is not at least 2.
+    """
+    if size is not None and size < 2:
+        raise OptionError(f"group_size must be at least 2, got {size!r}")
+
+
+def why_no_groups(layer: Layer, size: int | None) -> str | None:
+    """Return why the inputs of a layer's weight cannot be grouped; None if they can."""
+    inputs = layer.weight.shape[layer.input_axis]
+    if size is None or inputs % size == 0:
+        return None
+    return f"groups of {size} do not divide its {inputs} inputs"
+
+
 def choose_layers(
     func: relax.Function, choice: LayerChoice
 ) -> tuple[list[Chosen], list[tuple[str, str]]]:

@@ -62,6 +62,11 @@ class Layer:
         return self.weight.ndim == 2
 
     @property
+    def input_axis(self) -> int:
+        """The axis of the inputs in the weight, of one group's for a grouped convolution."""
+        return 0 if self.is_matmul else 3
+
+    @property
     def outputs(self) -> int:
         """The number of outputs."""
         return self.weight.shape[self.axis]

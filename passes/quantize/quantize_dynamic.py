@@ -8,6 +8,7 @@ After::
 
     y = matmul(xd, dequantize(wq, sw, 0, axis=1))       xd: see ``tvmopt/forms/rows.py``
 
+or with the weight's scales by groups of inputs, as ``quantize_weights`` has them, for few bits.
 Each row of x gets its own scale from its largest element, so nothing is calibrated and no outlier
 of another row matters; what reads the same x shares its integers. Cost: one more pass over x, and
 integer arithmetic where lowering has a kernel for it. Biases stay floats.
@@ -33,8 +34,11 @@ from tvmopt.passes.quantize.layer_bits import (
     LayerBits,
     LayerChoice,
     check_bits,
+    check_group_size,
     choose_layers,
+    why_no_groups,
 )
+from tvmopt.passes.quantize.layers import Layer
 from tvmopt.passes.quantize.store_weight import RoundWeights, to_nearest, with_grid
 from tvmopt.passes.quantize.weight_grid import Method, WeightChoice, weight_grid
 from tvmopt.report import Report
@@ -45,7 +49,8 @@ class QuantizeDynamicOptions:
     """How matmuls are quantized, and which.
 
     Attributes:
-        weight_bits: Of the weights, from 2 to 8; one scale for each output.
+        weight_bits: Of the weights, from 2 to 8.
+        group_size: How many inputs share a scale; None gives each output one.
         weight_method: How weights' scales are chosen.
         layers: Patterns of the layers to quantize, as of a shell.
         rules: Bits for some layers; the last that matches decides.
@@ -56,6 +61,7 @@ class QuantizeDynamicOptions:
     """
 
     weight_bits: int = 8
+    group_size: int | None = None
     weight_method: Method = "mse"
     layers: tuple[str, ...] = ("*",)
     rules: tuple[LayerBits, ...] = ()
@@ -63,6 +69,7 @@ class QuantizeDynamicOptions:
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
+        check_group_size(self.group_size)
         WeightChoice(levels=symmetric(8), method=self.weight_method)
 
 
@@ -113,11 +120,16 @@ class QuantizeDynamic:
         chosen, left = choose_layers(func, choice)
         for name, reason in left:
             self._note(name, applied=False, reason=reason)
-        for one in chosen:
-            if not one.layer.is_matmul:
-                reason = "only the rows of a matmul are quantized at run time"
-                self._note(one.layer.name, applied=False, reason=reason)
-        return [one for one in chosen if one.layer.is_matmul]
+        reasons = {one.layer.name: self._why_not(one.layer) for one in chosen}
+        for name, reason in reasons.items():
+            if reason is not None:
+                self._note(name, applied=False, reason=reason)
+        return [one for one in chosen if reasons[one.layer.name] is None]
+
+    def _why_not(self, layer: Layer) -> str | None:
+        if not layer.is_matmul:
+            return "only the rows of a matmul are quantized at run time"
+        return why_no_groups(layer, self.options.group_size)
 
     def _rule(self, graph: Rebuild, chosen: Mapping[relax.Var, Chosen]) -> Rule:
         rows: dict[relax.Expr, relax.Expr] = {}
@@ -134,11 +146,14 @@ class QuantizeDynamic:
         return rule
 
     def _weight(self, chosen: Chosen) -> forms.Stored:
-        layer = chosen.layer
+        layer, group = chosen.layer, self.options.group_size
         choice = WeightChoice(levels=symmetric(chosen.bits), method=self.options.weight_method)
-        grid = weight_grid(layer.weight, choice, axis=layer.axis)
+        axis = layer.axis if group is None else layer.input_axis
+        grid = weight_grid(layer.weight, choice, axis=axis, group=group)
         codes = self.round_weights(layer.name, layer.weight, grid)
-        self._note(layer.name, applied=True, reason=f"{chosen.described}, int8 rows at run time")
+        scales = "channel" if group is None else f"groups of {group}"
+        reason = f"{chosen.described} by {scales}, int8 rows at run time"
+        self._note(layer.name, applied=True, reason=reason)
         return with_grid(codes, grid)
 
     def _note(self, site: str, *, applied: bool, reason: str) -> None:

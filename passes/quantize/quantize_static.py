@@ -91,7 +91,7 @@ class QuantizeStaticOptions:
     weight_method: Method = "mse"
     activation_bits: int = 8
     activation_symmetric: bool = False
-    activation_range: RangeMethod = "minmax"
+    activation_range: RangeMethod = "mse"
     percentile: float = 99.99
     layers: tuple[str, ...] = ("*",)
     rules: tuple[LayerBits, ...] = ()

@@ -39,7 +39,9 @@ from tvmopt.passes.quantize.layer_bits import (
     LayerBits,
     LayerChoice,
     check_bits,
+    check_group_size,
     choose_layers,
+    why_no_groups,
 )
 from tvmopt.passes.quantize.lookup_tables import StoredTable, find_tables, store_table
 from tvmopt.passes.quantize.store_weight import RoundWeights, as_half, to_nearest, with_grid
@@ -84,8 +86,7 @@ class QuantizeWeightsOptions:
             known = ", ".join(get_args(Storage))
             raise OptionError(f"storage must be one of {known}, got {self.storage!r}")
         check_bits("bits", self.bits)
-        if self.group_size is not None and self.group_size < 2:
-            raise OptionError(f"group_size must be at least 2, got {self.group_size!r}")
+        check_group_size(self.group_size)
         WeightChoice(levels=symmetric(8), method=self.method)
 
 
@@ -180,11 +181,10 @@ class QuantizeWeights:
     def _integers(self, chosen: Chosen) -> forms.Stored | str:
         layer, group = chosen.layer, self.options.group_size
         levels = symmetric(chosen.bits) if self.options.symmetric else signed(chosen.bits)
-        axis = layer.axis
-        if group is not None:
-            axis = 0 if layer.is_matmul else 3
-            if layer.weight.shape[axis] % group:
-                return f"groups of {group} do not divide its {layer.weight.shape[axis]} inputs"
+        reason = why_no_groups(layer, group)
+        if reason is not None:
+            return reason
+        axis = layer.axis if group is None else layer.input_axis
         choice = WeightChoice(levels=levels, method=self.options.method)
         grid = weight_grid(layer.weight, choice, axis=axis, group=group)
         return with_grid(self.round_weights(layer.name, layer.weight, grid), grid)

@@ -79,7 +79,7 @@ def test_matmuls_of_one_tensor_share_its_integers(net: Net, counts: Counts) -> N
     assert found["dequantize"] == 3
     assert found["round"] == 2  # x once for two matmuls, and both
     assert [(d.site, d.applied, d.reason) for d in report.decisions] == [
-        (name, True, "8-bit weights, int8 rows at run time")
+        (name, True, "8-bit weights by channel, int8 rows at run time")
         for name in ("q_matmul", "k_matmul", "out_matmul")
     ]
 
@@ -112,6 +112,31 @@ def test_bits(net: Net, bits: int, most: int) -> None:
     assert [np.abs(c).max() for c in codes] == [most] * 3
 
 
+def test_weights_by_groups(net: Net, run: Run) -> None:
+    mod, report = _quantize(net(), weight_bits=4, group_size=8)
+    values = dict(ir.bindings(mod["main"]))
+    matmuls = [v for v in values.values() if ir.is_call_to(v, "relax.matmul")]
+    forms_of = [forms.match_stored(m.args[1], lambda e: values.get(e, e)) for m in matmuls]
+    assert [f.scale.shape for f in forms_of] == [(2, 1, 8), (2, 1, 8), (1, 1, 4)]
+    assert {d.reason for d in report.decisions} == {
+        "4-bit weights by groups of 8, int8 rows at run time"
+    }
+    x = _weight(8, *SHAPE)
+    before, after = run(net(), x)[0], run(mod, x)[0]
+    # Half of 1/7 of a group's largest for each weight, three products deep.
+    assert np.abs(after - before).max() < 0.3 * np.ptp(before)
+
+
+def test_groups_that_do_not_divide_leave_the_layer(net: Net) -> None:
+    _, report = _quantize(net(), group_size=16)
+    assert [(d.site, d.applied) for d in report.decisions] == [
+        ("out_matmul", False),
+        ("q_matmul", True),
+        ("k_matmul", True),
+    ]
+    assert report.decisions[0].reason == "groups of 16 do not divide its 8 inputs"
+
+
 def test_what_is_left_is_left_with_a_reason(
     build: Build, convolve: Callable[..., relax.Expr], counts: Counts
 ) -> None:
@@ -127,7 +152,7 @@ def test_what_is_left_is_left_with_a_reason(
         "one": (False, "it is fragile"),
         "three": (False, "rule 'three'"),
         "conv_conv2d": (False, "only the rows of a matmul are quantized at run time"),
-        "two": (True, "8-bit weights, int8 rows at run time"),
+        "two": (True, "8-bit weights by channel, int8 rows at run time"),
     }
     assert counts(mod)["dequantize"] == 1
 
@@ -157,6 +182,8 @@ def test_rounding_can_be_replaced(net: Net) -> None:
 def test_impossible_options_are_refused(net: Net) -> None:
     with pytest.raises(OptionError, match="weight_bits must be from 2 to 8, got 1"):
         QuantizeDynamicOptions(weight_bits=1)
+    with pytest.raises(OptionError, match="group_size must be at least 2, got 1"):
+        QuantizeDynamicOptions(group_size=1)
     with pytest.raises(OptionError, match="method must be 'max' or 'mse', got 'kl'"):
         QuantizeDynamicOptions(weight_method="kl")
     with pytest.raises(OptionError, match=r"'v\*' must match a layer, .* q_matmul, k_matmul"):
