@@ -155,3 +155,48 @@ def test_flags_that_need_a_recipe(refused: Refused, small_onnx: Path, data: Path
         "--calib must come with --recipe, which says what to do"
     )
     assert refused("compile", small_onnx, "--dry-run").startswith("--dry-run must come with")
+
+
+def test_a_drop_is_held_by_keeping_layers_in_floats(
+    tvmopt: Run, small_onnx: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe, so = tmp_path / "coarse.toml", tmp_path / "m.so"
+    recipe.write_text(f"{STATIC}weight_bits = 2\nsensitive_bits = 2\n")
+    command = ("compile", small_onnx, "-o", so, "--recipe", recipe, "--calib", data)
+    ended = tvmopt(*command, "--eval-data", data, "--max-drop", 0, "--json")
+    assert ended.code == 0, ended.err
+    told = ended.document["max_drop"]
+    # Whatever two bits do to twenty samples: what is written loses nothing.
+    assert (told["holds"], told["points"]) == (True, 0.0)
+    assert told["drop"] <= 0
+    assert told["measured"][0]["kept"] == []
+    assert [layer["after"] for layer in ended.document["recipe"]["result"]].count("float32") == len(
+        told["kept"]
+    )
+    easy = tvmopt(*command, "--eval-data", data, "--max-drop", 100)
+    assert easy.code == 0, easy.err
+    assert "at most 100 allowed" in easy.out
+    assert "kept in floats for it: none; artefacts measured: 1" in easy.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--max-drop", 1), "--max-drop and --eval-data must come together, got one of them"),
+        (("--eval-data", "a.npz"), "--max-drop and --eval-data must come together"),
+        (("--max-drop", 1, "--eval-data", "a.npz"), "must come with --recipe and --calib"),
+        (
+            ("--max-drop", -1, "--eval-data", "a.npz", "--recipe", "int8", "--calib", "c.npz"),
+            "--max-drop must be at least 0 points, got -1.0",
+        ),
+        (
+            ("--max-drop", 1, "--eval-data", "a.npz", "--recipe", "int8", "--calib", "c.npz",
+             "--dry-run"),
+            "--max-drop must not come with --dry-run: a drop is measured",
+        ),
+    ],
+)  # fmt: skip
+def test_flags_of_a_drop(
+    refused: Refused, small_onnx: Path, flags: tuple[object, ...], message: str
+) -> None:
+    assert message in refused("compile", small_onnx, *flags)

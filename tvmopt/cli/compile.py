@@ -44,6 +44,24 @@ def compile(  # noqa: A001  (the verb)
             "--dry-run", help="Say what the recipe would do to each layer, and write nothing."
         ),
     ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            help="Keep the layers that matter most in floats until --eval-data loses no more.",
+            show_default=False,
+        ),
+    ] = None,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval-data",
+            metavar="test.npz",
+            help="What --max-drop is measured on; with labels by accuracy, else by same classes.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -60,16 +78,17 @@ def compile(  # noqa: A001  (the verb)
     ] = True,
     json: flags.Json = False,
     debug: flags.Debug = False,  # noqa: ARG001
-) -> None:
+) -> int:
     """Compile an ONNX model into model.so and model.h."""
     import time
 
-    from tvmopt.cli import compressing, show
+    from tvmopt.cli import compressing, drop_limit, show
     from tvmopt.cli.files import check_writable
     from tvmopt.cli.shapes import parse_shapes
 
     shapes = parse_shapes(shape)
     compressing.check_flags(recipe, calib, dry_run=dry_run)
+    limit = drop_limit.read_limit(recipe, calib, max_drop, eval_data, dry_run=dry_run)
     if not dry_run:
         check_writable(output)
     start = time.perf_counter()
@@ -81,14 +100,19 @@ def compile(  # noqa: A001  (the verb)
     if dry_run:
         assert wanted is not None  # check_flags saw to it
         compressing.forecast(loaded, wanted, calib, target, json=json)
-        return
-    if wanted is not None:
+        return 0
+    kept = None
+    if wanted is not None and limit is not None:
+        loaded, kept = drop_limit.apply_within(loaded, wanted, limit, target, quiet=json)
+    elif wanted is not None:
         loaded = compressing.apply(loaded, wanted, calib, target, quiet=json)
     with show.spinner(f"compiling {model.name} for {target}", quiet=json):
         artifact = tvmopt.compile(loaded, target, name=name, winograd=winograd)
         path = artifact.save(output)
     described = _describe(path, dict(artifact.manifest), time.perf_counter() - start)
+    described["max_drop"] = kept
     show.document(described) if json else _print(described)
+    return 1 if kept is not None and not kept["holds"] else 0
 
 
 def _describe(path: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -118,6 +142,7 @@ def _print(described: dict[str, Any]) -> None:
     from tvmopt.cli import show, units
     from tvmopt.cli.compressing import print_compression
     from tvmopt.cli.describe_artefact import print_ports
+    from tvmopt.cli.drop_limit import print_limit
 
     show.heading(f"{described['output']} and {Path(described['header']).name}")
     rest = described["without_generated_kernel"]
@@ -136,3 +161,5 @@ def _print(described: dict[str, Any]) -> None:
     print_ports(described)
     if described["recipe"] is not None:
         print_compression(described["recipe"])
+    if described["max_drop"] is not None:
+        print_limit(described["max_drop"])
