@@ -225,7 +225,8 @@ def quantize(store: Store, call: relax.Call, var: relax.Var) -> Result | None:
     if ir.is_constant(held.expr):
         return None
     if all(a.ty.ndim == 0 for a in call.args[1:]):
-        new = ir.with_changes(call, [held.expr, *store.rest(call)])
+        # The stored tensor may have fewer axes than the one that the attribute counts.
+        new = ir.with_changes(call, [held.expr, *store.rest(call)], axis=0)
         return Held(expr=store.graph.emit(new, var.name), view=held.view, name=var.name)
     return along()(store, call, var)
 

@@ -111,7 +111,7 @@ def _affine(call: relax.Call, dtype: str) -> Affine | None:
     if scale.size == 1:
         if zero.size != 1:
             return None
-        scale, zero = scale.reshape(()), zero.reshape(())
+        scale, zero, axis = scale.reshape(()), zero.reshape(()), 0
     return Affine(
         scale=scale.astype(np.float32), zero_point=zero.astype(np.int32), dtype=dtype, axis=axis
     )

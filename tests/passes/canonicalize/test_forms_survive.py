@@ -249,3 +249,16 @@ def test_tensors_quantized_at_run_time_survive(build: Build, run: Run) -> None:
     x = RNG.standard_normal((3, 4)).astype("f4")
     np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
     tvm.ir.assert_structural_equal(_canonicalize(after), after)
+
+
+def test_an_axis_without_meaning_may_be_any(build: Build, run: Run) -> None:
+    def body(bb: relax.BlockBuilder, q: relax.Expr) -> relax.Expr:
+        x = bb.emit(OP.dequantize(q, relax.const(np.float32(0.5)), relax.const(3, "int32"), axis=3))
+        y = bb.emit(OP.nn.relu(bb.emit(OP.reshape(x, (6, 4)))))
+        z = bb.emit(OP.reshape(y, (1, 2, 3, 4)))
+        u = bb.emit(OP.quantize(z, relax.const(np.float32(0.5)), relax.const(3, "int8"), axis=3))
+        return OP.reshape(u, (24,))
+
+    before = build(body, (1, 2, 3, 4), dtype="int8")
+    q = RNG.integers(-128, 128, (1, 2, 3, 4), "int8")
+    np.testing.assert_array_equal(run(_canonicalize(before), q)[0], run(before, q)[0])
