@@ -27,7 +27,7 @@ def keys(table: str) -> set[str]:
 
 def spelled(value: object) -> str:
     """Return a value as TOML has it, without quotes around a text."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
