@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from tvmopt import forms, ir
-from tvmopt.passes.quantize.weight_layers import WeightLayer, find_layers
+from tvmopt.passes.quantize.weight_layers import WeightLayer, change_bias, find_layers
 
 QuantizeNet = Callable[..., tvm.IRModule]
 Build = Callable[..., tvm.IRModule]
@@ -115,3 +115,48 @@ def test_a_bias_that_others_read_too_is_not_taken(build: Build) -> None:
     assert layer.bias is None
     assert layer.reference_bias is None
     assert ir.static_shape(layer.var) == (2, 4)
+
+
+def _weight_only(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+    how = forms.Affine(scale=np.float32(1), zero_point=np.zeros((), "i4"), dtype="int8")
+    stored = forms.Dequantized(codes=np.eye(4, dtype="i1"), how=how)
+    once = builder.emit(relax.op.matmul(x, stored.build(builder.emit, "weight")), "once")
+    return relax.op.nn.relu(
+        builder.emit(relax.op.add(relax.const(np.ones((1, 4), "f4")), once), "total")
+    )
+
+
+def test_a_bias_of_floats_is_changed_where_it_stands(build: Build) -> None:
+    def floats(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        once = builder.emit(relax.op.matmul(x, relax.const(np.eye(4, dtype="f4"))), "once")
+        return relax.op.nn.relu(
+            builder.emit(relax.op.add(once, relax.const(np.ones(4, "f4"))), "total")
+        )
+
+    mod = build(_weight_only, (2, 4))
+    ((layer,), _) = _find(mod, build(floats, (2, 4)))
+    assert layer.bias is not None
+    assert layer.bias.data is None
+    var, make = change_bias(layer.bias, layer.stored, np.arange(4.0))
+    total = dict(ir.bindings(mod["main"]))[var]
+    changed = make(total, lambda expr, _: expr)
+    np.testing.assert_array_equal(ir.float_constant(changed.args[0]), [[0.0, 1.0, 2.0, 3.0]])
+    assert changed.args[1].same_as(total.args[1])
+
+
+def test_a_bias_of_integers_is_rounded_in_units_of_the_products_scale(
+    small_net: tvm.IRModule, quantize_net: QuantizeNet
+) -> None:
+    mod = quantize_net()
+    layer = _find(mod, small_net)[0][0]
+    wanted = np.linspace(-1.0, 1.0, 16)
+    wanted[3] = 1e30  # nothing that was calibrated; it must not wrap around
+    var, make = change_bias(layer.bias, layer.stored, wanted)
+    assert var.same_as(layer.bias.held)
+    made = make(dict(ir.bindings(mod["main"]))[var], lambda expr, _: expr)
+    codes = forms.match_bias(made, lambda e: e, layer.bias.data, layer.stored.how)
+    unit = forms.bias_how(layer.bias.data, layer.stored.how, 0).scale.astype("f8")
+    ordinary = np.arange(16) != 3
+    # Half a unit, and the rounding of one product in float64.
+    assert np.all(np.abs(codes * unit - wanted)[ordinary] <= 0.5 * unit[ordinary] * (1 + 1e-9))
+    assert codes[3] == np.iinfo(np.int32).max
