@@ -51,7 +51,7 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
         input_names=tuple(spec.name for spec in model.inputs),
         output_names=tuple(spec.name for spec in model.outputs),
         model_sha256=model.sha256,
-        recipe=model.compression and model.compression.describe(),
+        recipe=model.compression.describe() if model.compression else None,
         options={"winograd": winograd},
     )
     return build(lowered, resolved, meta)

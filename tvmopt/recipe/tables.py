@@ -75,7 +75,7 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
     Raises:
         OptionError: A field that needs a value has none, or ``cls`` refuses one.
     """
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  (any dataclass)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and field.name not in values:
             raise OptionError(f"{where}: must have a key {field.name!r}")
