@@ -10,6 +10,7 @@ import tvm
 
 from tvmopt.calibration import Samples, Tap
 from tvmopt.layers import layers_of
+from tvmopt.passes.prune.prune_weights import PruneWeights, PruneWeightsOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayers, EqualizeLayersOptions
 from tvmopt.passes.quantize.layer_bits import LayerBits
@@ -135,6 +136,14 @@ def _change_values(
     match options:
         case EqualizeLayersOptions():
             return EqualizeLayers(options, report)
+        case PruneWeightsOptions():
+            return PruneWeights(
+                replace(options, skip={n: c.skip for n, c in choices.items() if c.skip}),
+                samples,
+                tap,
+                report,
+                progress=context.progress,
+            )
         case SmoothQuantOptions():
             return SmoothQuant(options, samples, tap, report)
         case RepairWeightsOptions():

@@ -1,0 +1,1 @@
+"""Passes that set weights to zero where kernels then leave them out."""

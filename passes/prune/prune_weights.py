@@ -1,0 +1,240 @@
+"""Set blocks of weights to zero, and let the others make up for it.
+
+Before and after, for every layer that is pruned::
+
+    y = conv2d | matmul(x, weight);  z = add(y, bias)       the same; the weight has blocks of zeros
+
+Lowering sees the zeros and takes a kernel without them where it is faster. Layers are taken in
+order: what each reads is what the pruned layers before it make of the samples, and what it is to
+give is what the dense net gives (the *asymmetric* target). Cost: each binding of either graph runs
+about once on every sample; then, a layer, an inverse of its inputs for each panel and round.
+
+Sources: those of ``blocks``. The asymmetric target: the output of the dense layer on the dense
+net's inputs, fitted on the pruned net's, as in Y. Li et al., "GPTAQ: efficient finetuning-free
+quantization for asymmetric calibration" (2025), there for rounding.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.calibration import Samples, Tap
+from tvmopt.errors import OptionError
+from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
+from tvmopt.passes.prune.blocks import BlockShape, Importance, Problem, choose_mask, masked, refit
+from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
+from tvmopt.passes.quantize.gptq import wanted_weights
+from tvmopt.passes.quantize.hessian import Moments, MomentSum, regularized
+from tvmopt.passes.quantize.layers import Layer, select
+from tvmopt.passes.quantize.net_pair import Errand, NetPair, Progress, stages
+from tvmopt.passes.quantize.repair_weights import sampled
+from tvmopt.passes.quantize.weight_layers import Build
+from tvmopt.report import Report
+
+_IMPORTANCES = ("magnitude", "wanda", "obs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneWeightsOptions:
+    """Which weights become zero.
+
+    Attributes:
+        sparsity: Share of each layer's blocks that becomes zero, in (0, 1).
+        structure: Outputs by inputs of a block, such as ``"16x4"`` or ``"8x1"``.
+        importance: ``"obs"``: second order, from the layer's inputs; ``"wanda"``: magnitude by the
+            inputs' mean square; ``"magnitude"``.
+        repair: Whether the weights that are left are refitted by least squares.
+        rounds: Steps in which ``"obs"`` reaches the sparsity, at least 1.
+        ridge: Pull towards the weights as they were, as a share of the inputs' mean square, in
+            (0, 1].
+        ends: Whether the first and the last layers are pruned too.
+        rows: About how many rows of each layer's inputs are looked at, at least 1.
+        seed: Of the choice of rows, at least 0.
+        layers: Patterns of the names of layers that are pruned.
+        skip: Layers that are not, by name, and why.
+
+    Raises:
+        OptionError: A value is outside its domain.
+    """
+
+    sparsity: float = 0.5
+    structure: str = "16x4"
+    importance: Importance = "obs"
+    repair: bool = True
+    rounds: int = 8
+    ridge: float = 0.01
+    ends: bool = False
+    rows: int = 8192
+    seed: int = 0
+    layers: tuple[str, ...] = ("*",)
+    skip: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.sparsity < 1.0:
+            raise OptionError(f"sparsity must be in (0, 1), got {self.sparsity!r}")
+        if BlockShape.parse(self.structure) is None:
+            raise OptionError(
+                f"structure must be outputs by inputs, such as '16x4', got {self.structure!r}"
+            )
+        if self.importance not in _IMPORTANCES:
+            known = ", ".join(map(repr, _IMPORTANCES))
+            raise OptionError(f"importance must be one of {known}, got {self.importance!r}")
+        if not 0.0 < self.ridge <= 1.0:
+            raise OptionError(f"ridge must be in (0, 1], got {self.ridge!r}")
+        for name, least in (("rounds", 1), ("rows", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+
+    @property
+    def shape(self) -> BlockShape:
+        """What is pruned together."""
+        shape = BlockShape.parse(self.structure)
+        assert shape is not None, "the structure was looked at when the options were made"
+        return shape
+
+
+class PruneWeights:
+    """Prune the layers of a graph of floats, and note in the report what each lost.
+
+    It is no TVM pass: what fails in one of those loses its type.
+    """
+
+    def __init__(
+        self,
+        options: PruneWeightsOptions,
+        samples: Samples,
+        tap: Tap,
+        report: Report,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            options: How.
+            samples: What to run.
+            tap: Compiles modules for this machine.
+            report: Takes each decision.
+            progress: Is told of each layer; None tells nobody.
+        """
+        self.options, self.samples, self.tap, self.report = options, samples, tap, report
+        self.progress: Callable[[str, int, int], None] = progress or (lambda *_: None)
+
+    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
+        """Return the pruned module; ``mod`` is left as it was.
+
+        Raises:
+            OptionError: A pattern matches no layer, or a Hessian is singular.
+            DataError: A layer's values are not finite, or the disk for them is full.
+        """
+        if not is_plain(mod["main"]):
+            self._note("main", applied=False, reason="it has control flow or side effects")
+            return mod
+        mod = ir.unique_names(mod)
+        layers = self._layers(mod)
+        if not layers:
+            return mod
+        errand = Errand(
+            pass_name="PruneWeights",
+            what="prune weights",
+            reference=mod,
+            samples=self.samples,
+            tap=self.tap,
+            report=self.report,
+        )
+        changes: dict[relax.Var, Build] = {}
+        with tempfile.TemporaryDirectory(prefix="tvmopt-prune-") as folder:
+            pair = NetPair(mod, mod, layers, errand, Path(folder))
+            done = 0
+            for stage in stages(layers):
+                self.progress(errand.what, done, len(layers))
+                for layer, moments in zip(stage, self._look_at(pair, stage), strict=True):
+                    for var, build in layer.changes(self._prune(layer, moments)):
+                        changes[var] = build
+                        pair.compressed.change(var, build)
+                done += len(stage)
+            self.progress(errand.what, done, len(layers))
+
+        def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
+            return changes[var](value, lambda expr, _name: expr) if var in changes else value
+
+        return rebuild_main(mod, lambda _graph: rule)
+
+    def _layers(self, mod: tvm.IRModule) -> list[FloatLayer]:
+        """Return the layers to prune; those that are left are noted."""
+        found = dict(float_layers(mod, mod))
+        taken, left = select(list(found), self.options.layers, self.options.skip)
+        for layer, reason in left:
+            self._note(layer.name, applied=False, reason=reason)
+        result: list[FloatLayer] = []
+        for layer in taken:
+            which = found[layer]
+            reason = which if isinstance(which, str) else self._keep(layer)
+            if reason:
+                self._note(layer.name, applied=False, reason=reason)
+            elif isinstance(which, FloatLayer):
+                result.append(which)
+        return result
+
+    def _keep(self, layer: Layer) -> str:
+        """Return why a layer stays dense; empty if it does not."""
+        if (layer.first or layer.last) and not self.options.ends:
+            return "first and last layers stay dense unless ends is set"
+        shape = self.options.shape
+        if layer.outputs < shape.outputs:
+            return f"its {layer.outputs} outputs are fewer than a block's {shape.outputs}"
+        return ""
+
+    def _look_at(self, pair: NetPair, stage: Sequence[FloatLayer]) -> list[Moments]:
+        """Run the samples up to a stage's layers, and return what these see and should give."""
+        sums = [
+            MomentSum(
+                layer.rows()[None], has_bias=layer.reference_bias is not None, layer=layer.name
+            )
+            for layer in stage
+        ]
+        share = max(1, self.options.rows // pair.batches)
+        for number, (inputs, outputs) in enumerate(pair.run(stage, outputs=False)):
+            seed = (self.options.seed, number)
+            for layer, total in zip(stage, sums, strict=True):
+                x, y = inputs[layer.data.name], outputs[layer.reference.name]
+                total.add(*sampled(layer, x, y, share, seed))
+        return [total.finish() for total in sums]
+
+    def _prune(self, layer: FloatLayer, moments: Moments) -> np.ndarray:
+        """Return the layer's weights with zeros, in the form of ``FloatLayer.rows``."""
+        options, has_bias = self.options, layer.reference_bias is not None
+        hessian = regularized(moments.inputs, options.ridge, has_bias=has_bias)
+        weight = layer.rows()
+        problem = Problem(
+            weight=weight,
+            wanted=wanted_weights(weight[None], moments.missed, hessian)[0],
+            hessian=hessian[0],
+            run=layer.run,
+            has_bias=has_bias,
+        )
+        kept = choose_mask(
+            problem, options.shape, options.sparsity, options.importance, options.rounds
+        )
+        make = refit if options.repair else masked
+        rows = make(problem, options.shape, kept)
+        error = float(moments.error((rows - weight)[None]).sum())
+        share = error / (float(moments.wanted.sum()) or 1.0)
+        self._note(
+            layer.name,
+            applied=True,
+            reason=f"{1 - kept.mean():.0%} of the {options.structure} blocks are 0, output error "
+            f"{share:.3g} of the output's square",
+        )
+        return rows
+
+    def _note(self, site: str, *, applied: bool, reason: str) -> None:
+        self.report.add("PruneWeights", site, applied=applied, reason=reason)
