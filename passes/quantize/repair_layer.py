@@ -26,6 +26,7 @@ from tvmopt.passes.quantize.weight_grid import WeightChoice, weight_grid
 from tvmopt.passes.quantize.weight_layers import WeightLayer
 
 Method = Literal["gptq", "adaround", "nearest"]
+PRUNED = 0.2  # share of zeros from which a weight counts as pruned, and its zeros stay
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +173,7 @@ def grids(layer: WeightLayer, wanted: np.ndarray, options: RoundingOptions) -> l
     """
     scale, zero = _spread(layer)
     low, high = code_range(layer.stored.codes, symmetric=not np.any(zero))
-    at_hand = WeightGrid(scale=scale, zero_point=zero, low=low, high=high)
+    at_hand = WeightGrid(scale=scale, zero_point=zero, low=low, high=high, zeros=_pruned(layer))
     if not options.search_scale or not _scale_of_each_output(layer) or np.any(zero):
         return [at_hand]
     most = min(high, -low)
@@ -188,6 +189,12 @@ def grids(layer: WeightLayer, wanted: np.ndarray, options: RoundingOptions) -> l
     scale = _rows(layer, grid.spread(grid.scale, layer.weight.shape))
     scale = np.maximum(scale, _least_scale(layer)).astype(np.float32)  # as it will be stored
     return [at_hand, replace(at_hand, scale=scale.astype(np.float64))]
+
+
+def _pruned(layer: WeightLayer) -> np.ndarray | None:
+    """Return where a pruned weight is zero; None where it is not pruned."""
+    zeros = layer.rows(layer.weight) == 0
+    return zeros if zeros.mean() >= PRUNED else None
 
 
 def _least_scale(layer: WeightLayer) -> np.ndarray | float:

@@ -33,16 +33,20 @@ class WeightGrid:
         zero_point: Whole numbers that broadcast likewise.
         low: The least integer.
         high: The greatest integer.
+        zeros: (groups, outputs of a group, inputs) bool: weights that were pruned, for which the
+            only number is 0; None where none were.
     """
 
     scale: np.ndarray
     zero_point: np.ndarray
     low: int
     high: int
+    zeros: np.ndarray | None = None
 
     def nearest(self, weight: np.ndarray) -> np.ndarray:
         """Return the number of the grid next to each weight."""
-        return self.real(np.rint(weight / self.scale + self.zero_point))
+        value = self.real(np.rint(weight / self.scale + self.zero_point))
+        return value if self.zeros is None else np.where(self.zeros, 0.0, value)
 
     def real(self, integer: np.ndarray) -> np.ndarray:
         """Return what integers stand for, after they are clipped to the range."""
@@ -69,6 +73,7 @@ class WeightGrid:
             zero_point=reorder(self.zero_point),
             low=self.low,
             high=self.high,
+            zeros=None if self.zeros is None else reorder(self.zeros),
         )
 
 
@@ -151,7 +156,10 @@ def improve(
 def _neighbours(problem: Rounding) -> tuple[np.ndarray, np.ndarray]:
     grid, wanted = problem.grid, problem.wanted[..., : problem.inputs]
     place = wanted / grid.scale + grid.zero_point
-    return grid.real(np.floor(place)), grid.real(np.ceil(place))
+    bounds = grid.real(np.floor(place)), grid.real(np.ceil(place))
+    if grid.zeros is None:
+        return bounds
+    return np.where(grid.zeros, 0.0, bounds[0]), np.where(grid.zeros, 0.0, bounds[1])
 
 
 def _sweep(problem: Rounding, q: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None) -> None:

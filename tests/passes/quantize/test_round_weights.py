@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,3 +89,16 @@ def test_an_asymmetric_grid_keeps_its_zero_point() -> None:
     got = grid.nearest(values)
     np.testing.assert_array_equal(got, [[[-1.5, -1.5, 0.0, 0.5, 2.0, 2.0]]])
     np.testing.assert_array_equal(grid.integers(got), [[[0, 0, 3, 4, 7, 7]]])
+
+
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_what_was_pruned_stays_zero(
+    make_rounding: Callable[..., Rounding], *, neighbours: bool
+) -> None:
+    problem = make_rounding(0)
+    zeros = np.random.default_rng(1).random(problem.wanted[..., : problem.inputs].shape) < 0.5
+    problem = replace(problem, grid=replace(problem.grid, zeros=zeros))
+    start = problem.nearest(problem.wanted)
+    for q in (start, improve(problem, start, 3, neighbours=neighbours)):
+        assert not q[..., : problem.inputs][zeros].any()
+        assert q[..., : problem.inputs][~zeros].any()
