@@ -2,7 +2,8 @@
 
 TEXTS is a folder with two tables of Orange (``.tab``), the first in the order of their names for
 evaluation, the second for calibration; FONTS are folders of TrueType fonts. A line is dark on
-light or light on dark, slightly slanted in brightness, blurred and noisy, as a scan would be.
+light or light on dark, slightly slanted in brightness, blurred and noisy, as a scan would be; what
+is right of it is gray, as PP-OCR fills up lines that are shorter than its input.
 
 Writes, all images uint8 RGB of (n, 3, 48, 320)::
 
@@ -24,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 SEED = 0
 TEST_LINES, CALIBRATION_LINES = 300, 64
 HEIGHT, WIDTH, MARGIN = 48, 320, 8
+FILL = 128  # the recogniser's zero, but for half a step
 WORD = re.compile(r"[!-~]+")  # printable ASCII, which all fonts and the recogniser have
 HEADER_ROWS = 3  # names, types, roles
 
@@ -59,6 +61,7 @@ def render(line: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) ->
     pixels = paper * (1 - share) + ink * share
     pixels += np.linspace(-1, 1, WIDTH)[None, :, None] * rng.uniform(-15, 15)
     pixels += rng.normal(0, rng.uniform(2, 8), pixels.shape)
+    pixels[:, round(font.getlength(line)) + 2 * MARGIN :] = FILL
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(2, 0, 1)
 
 
