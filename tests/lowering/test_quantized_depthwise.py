@@ -69,7 +69,7 @@ def test_scales_are_folded_and_the_result_is_exact(kit: SimpleNamespace, execute
         return forms.quantize(emit(op.nn.relu(convolved(emit, x, bias=BIAS))), OUT)
 
     (got,), names = execute(kit.module(body, SHAPE, dtype="uint8"), X)
-    assert names == [f"qu8_qc8w_qu8_dwconv_scale_5x16__{kit.ISA}"]
+    assert names == [f"qu8_qc8w_qu8_dwconv_scale_10x16__{kit.ISA}"]
     factor = (UNIT / np.float64(OUT.scale)).astype(np.float32)
     assert np.array_equal(got, stored((sums(X) + BIAS).astype(np.float32) * factor, 8))
 
@@ -105,7 +105,7 @@ def test_a_bias_beyond_float32_s_integers_is_added_at_the_end(
         return op.add(convolved(emit, x, bias=bias), other)
 
     (got,), names = execute(kit.module(body, SHAPE, SHAPE, dtype="uint8"), X, R)
-    assert names == [f"qu8_qc8w_f32_dwconv_add_scale_sub_scale_add_5x16__{kit.ISA}"]
+    assert names == [f"qu8_qc8w_f32_dwconv_add_scale_sub_scale_add_10x16__{kit.ISA}"]
     value = (sums(X) + bias).astype(np.float32) * UNIT.astype(np.float32)
     other = (R.astype(np.float32) - np.float32(77)) * RESIDUAL.scale
     assert np.array_equal(got, value + other)

@@ -33,6 +33,8 @@ from tvmopt.targets.description import CpuTarget
 TILE_CYCLES = 10  # addresses and tests of one tile
 LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
 MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
+WIDE_PIXELS = 14  # of a tile of integers without stride: their sums and a column do
+REGISTER_VALUES = 256  # the most float32 values that TVM leaves in registers
 TALL = 3  # lines of taps up to which two registers of integers win: beyond, the code is too long
 NARROW_STEPS = 3  # steps that rounding and packing stand for
 CONVERTING = 3.5  # instructions of a cycle, where loads are converted; fitted on Zen 3
@@ -65,12 +67,14 @@ def config(site: ConvSite, target: CpuTarget) -> DepthwiseConfig:
 
     A tile takes as many pixels of one register as divide the line best. Integers take as many
     pixels and two registers, one after the other: a column is converted once for all its pixels,
-    and a tile's start is shared. All measured on Zen 3.
+    and a tile's start is shared; without stride more sums than a multiply-add's latency needs hide
+    the conversions behind each other. All measured on Zen 3.
     """
     lanes, out_width = min(target.lanes(32), site.channels), site.out_size[1]
     whole = site.dtype != "float32"
     vectors = 2 if whole and site.channels >= 2 * lanes and site.kernel[0] <= TALL else 1
-    most = min(MAX_PIXELS, out_width)
+    wide = WIDE_PIXELS if whole and site.strides[1] == 1 else MAX_PIXELS
+    most = min(wide, out_width, REGISTER_VALUES // (vectors * lanes))
     pixels = min(range(1, most + 1), key=lambda p: (-(-out_width // p) * (p + 1.5), -p))
     return DepthwiseConfig(
         pixels=pixels, vectors=vectors, lanes=lanes, parallel=worth_threads(2 * site.macs)
