@@ -39,10 +39,14 @@ def test_debug_shows_where(how: dict[str, str]) -> None:
     assert refused.stderr.splitlines()[-1].startswith("error: no.so")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "calibrates"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)],
+)
 def test_a_signal_during_compile_leaves_nothing(
-    small_onnx: Path, tmp_path: Path, number: int, code: int
+    small_onnx: Path, data: Path, tmp_path: Path, number: int, code: int, calibrates: bool
 ) -> None:
+    recipe = ["--recipe", "w4a8", "--calib", str(data)] if calibrates else []
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     out.mkdir()
     scratch.mkdir()
@@ -52,7 +56,7 @@ def test_a_signal_during_compile_leaves_nothing(
     slow.write_text(f'#!/bin/sh\ntouch "{tmp_path}/started"\nexec sleep 60\n')
     slow.chmod(0o755)
     process = subprocess.Popen(
-        [COMMAND, "compile", str(small_onnx), "-o", str(out / "model.so")],
+        [COMMAND, "compile", str(small_onnx), "-o", str(out / "model.so"), *recipe],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
