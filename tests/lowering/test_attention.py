@@ -39,6 +39,16 @@ def test_a_mask_belongs_to_the_kernel(kit: SimpleNamespace, check: Check) -> Non
     assert kernel.startswith("f32_attention_add")
 
 
+def test_a_bias_for_each_head_is_added_by_the_product(kit: SimpleNamespace, check: Check) -> None:
+    # The kernel holds a tile of scores in lines of its own, and read such a bias by those lines.
+    def body(emit: Emit, q: relax.Var, k: relax.Var, v: relax.Var, bias: relax.Var) -> relax.Expr:
+        scores = emit(op.add(emit(op.matmul(q, k)), bias))
+        return emit(op.matmul(emit(op.nn.softmax(scores)), v))
+
+    kernels = check(kit.module(body, (3, 9, 8), (3, 8, 7), (3, 7, 5), (3, 9, 7)))
+    assert not any("attention" in name for name in kernels)
+
+
 def test_a_softmax_along_the_queries_is_no_attention(kit: SimpleNamespace, check: Check) -> None:
     kernels = check(kit.module(lambda emit, *x: attend(emit, *x, axis=2), *SHAPES))
     assert not any("attention" in name for name in kernels)

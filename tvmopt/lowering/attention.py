@@ -7,7 +7,7 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.kernels import attention
 from tvmopt.kernels.attention import AttentionSite
-from tvmopt.kernels.epilogue import STORE
+from tvmopt.kernels.epilogue import STORE, Operand
 from tvmopt.lowering.elementwise import Tail, match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
@@ -22,6 +22,8 @@ def match_attention(
     if not ir.is_call_to(call, "relax.matmul") or ir.dtype(node.var) != "float32":
         return None
     tail = match_tail(graph, node, taken, planes=True, quantize=False)
+    if Operand.TENSOR in tail.epilogue.operands:
+        return None  # scores are written to lines of their own, not where such an operand lies
     softmax, product = _rest(graph, tail)
     if softmax is None or product is None:
         return None
