@@ -130,12 +130,19 @@ def layer_results(
                 roles=tuple(sorted(layer.roles)),
                 before=str(before),
                 after=str(now),
-                reason="; ".join(dict.fromkeys(said)) or "no pass of the recipe is for it",
+                reason="; ".join(dict.fromkeys(said)) or _why_not(before),
                 weight_bytes=(before.weight_bytes, now.weight_bytes),
                 cycles=plan.cycles.get(layer.name),
             )
         )
     return tuple(results)
+
+
+def _why_not(before: LayerDtypes) -> str:
+    """Return why no pass said anything of a layer."""
+    if before.data == before.weight:
+        return "no pass of the recipe is for it"
+    return "it is compressed in the model already"
 
 
 def forecast_decisions(plan: Plan) -> list[Decision]:
