@@ -121,9 +121,9 @@ class QuantizeDynamic:
         for name, reason in left:
             self._note(name, applied=False, reason=reason)
         reasons = {one.layer.name: self._why_not(one.layer) for one in chosen}
-        for name, reason in reasons.items():
-            if reason is not None:
-                self._note(name, applied=False, reason=reason)
+        for name, why in reasons.items():
+            if why is not None:
+                self._note(name, applied=False, reason=why)
         return [one for one in chosen if reasons[one.layer.name] is None]
 
     def _why_not(self, layer: Layer) -> str | None:

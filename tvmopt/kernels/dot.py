@@ -82,7 +82,8 @@ def choose_dot(target: CpuTarget, largest: int) -> Dot:
         return _dot("sdot", "int8", lanes)
     if largest <= PAIR_LIMIT and has >= _PAIRS.get(target.vector_bits, {"never"}):
         return _pairs(lanes, max(1, INT16_HIGH // (2 * UNSIGNED_HIGH * max(1, largest))))
-    return wide_dot(target)
+    # In memory 8 bits are enough: a load widens them.
+    return replace(wide_dot(target), weight="int8")
 
 
 def chained_dot(target: CpuTarget, largest: int) -> Dot | None:
@@ -189,7 +190,7 @@ def step(sums: Expr, x: Expr, w: Expr, dot: Dot) -> Expr:
     if dot.name == "pmaddubsw":
         return wrapping("add", sums, widened(products(x, w, dot), dot))
     if dot.name == "pmaddwd":
-        return wrapping("add", sums, _pmaddwd(x, w, dot))
+        return wrapping("add", sums, _pmaddwd(x, cast(w, "int16"), dot))
     if dot.name == "mla":
         return wrapping("add", sums, x * cast(w, "int32"))
     return intrinsic(f"int32x{dot.lanes}", _DIRECT[dot.name, dot.lanes], sums, x, w)

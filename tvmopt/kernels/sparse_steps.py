@@ -50,7 +50,7 @@ def sparse_steps(dense: np.ndarray, runs: np.ndarray) -> SparseSteps:
     """
     group = dense.shape[-1]
     places = runs[:, None] + np.arange(dense.shape[2]) * group
-    kept = dense.any((3, 4))
+    kept = np.asarray(dense.any((3, 4)))
     if not kept.any():
         kept[0, 0, 0] = True
     panel, line, step = np.nonzero(kept)

@@ -91,7 +91,7 @@ def _twin(matrix: np.ndarray, i: int, done: dict[int, Expr]) -> int | None:
 def _sum(vector: Vector, row: np.ndarray, values: Sequence[Expr]) -> Expr:
     total = None
     # Factors of one first: what follows is one multiply-add for each term.
-    for j in sorted(np.flatnonzero(row), key=lambda j: abs(row[j]) != 1.0):
+    for j in sorted(map(int, np.flatnonzero(row)), key=lambda j: abs(row[j]) != 1.0):
         factor = float(row[j])
         if total is None:
             total = values[j] if factor == 1.0 else values[j] * vector.splat(factor)
