@@ -10,8 +10,8 @@ import numpy as np
 from tvm import tirx
 
 from tvmopt.kernels import qconv, qwinograd, sparse_qconv
-from tvmopt.kernels.qconv import QConvSite
 from tvmopt.kernels.qconv_chained import best
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
