@@ -102,7 +102,12 @@ WORKS: tuple[Work, ...] = (
         size=1,
     ),
     *(
-        Work(id=name, recipe="w4", variants=(*WEIGHT_ONLY, *AS_IT_IS), asked=Asked(int8=2.0))
+        Work(
+            id=name,
+            recipe="w4-dynamic",
+            variants=(*WEIGHT_ONLY, *AS_IT_IS),
+            asked=Asked(int8=2.0),
+        )
         for name in _LINEAR
     ),
     *(Work(id=name, recipe=None, variants=AS_IT_IS, asked=Asked(int8=1.3)) for name in _LAYERS),
