@@ -78,12 +78,12 @@ def config(site: QConvSite, m: int, target: CpuTarget) -> WinogradConfig:
     conv, places, dot = site.conv, (m + 2) ** 2, wide_dot(target)
     count = conv.batch * tiles(conv, m)[0] * tiles(conv, m)[1]
     weights = places * conv.channels * conv.out_channels * 2
-    block = count
-    if weights <= 2 * target.l2_bytes:
-        # As with floats: a block's own data stays beside the weights in level 2.
-        room = target.l2_bytes // 2 // (places * (conv.channels * 2 + conv.out_channels * 4))
-        blocks = max(1, -(-count // max(room, 8)))
-        block = -(-count // (blocks + blocks % 2))
+    # As with floats: a block's own data stays beside the weights in level 2, or in level 3.
+    outrun = weights > 2 * target.l2_bytes
+    held = max(target.l3_bytes // 8, 2 * target.l2_bytes) if outrun else target.l2_bytes // 2
+    room = held // (places * (conv.channels * 2 + conv.out_channels * 4))
+    blocks = max(1, -(-count // max(room, 8)))
+    block = -(-count // (blocks + blocks % 2)) if blocks > 1 or not outrun else count
     several = -(-count // block) > 1
     steps = -(-conv.channels // dot.group)
     return WinogradConfig(

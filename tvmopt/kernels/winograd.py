@@ -42,12 +42,13 @@ def config(site: ConvSite, m: int, target: CpuTarget) -> WinogradConfig:
     places = (m + 2) ** 2
     count = site.batch * tiles(site, m)[0] * tiles(site, m)[1]
     weights = places * site.channels * site.out_channels * 4
-    block = count
-    if weights <= 2 * target.l2_bytes:
-        # Each block reads all weights again; its own data should stay beside them in level 2.
-        room = target.l2_bytes // 2 // (places * (site.channels + site.out_channels) * 4)
-        blocks = max(1, -(-count // max(room, 8)))
-        block = -(-count // (blocks + blocks % 2))  # even, for two threads or a multiple
+    # Each block reads all weights again; its own data should stay beside them in level 2. Weights
+    # that outrun it are read more seldom, and a block's data stays in a share of level 3.
+    outrun = weights > 2 * target.l2_bytes
+    held = max(target.l3_bytes // 8, 2 * target.l2_bytes) if outrun else target.l2_bytes // 2
+    room = held // (places * (site.channels + site.out_channels) * 4)
+    blocks = max(1, -(-count // max(room, 8)))
+    block = -(-count // (blocks + blocks % 2)) if blocks > 1 or not outrun else count
     several = -(-count // block) > 1
     worth = worth_threads(site.macs)
     return WinogradConfig(
