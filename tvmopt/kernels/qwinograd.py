@@ -38,7 +38,7 @@ from tvmopt.kernels.vector import (
     prim_func,
     wrapping,
 )
-from tvmopt.kernels.winograd_stages import Stages, WinogradConfig, tiles
+from tvmopt.kernels.winograd_stages import Stages, WinogradConfig, choose_block, tiles
 from tvmopt.kernels.winograd_transforms import (
     SCALED_SHIFT,
     Get,
@@ -78,12 +78,8 @@ def config(site: QConvSite, m: int, target: CpuTarget) -> WinogradConfig:
     conv, places, dot = site.conv, (m + 2) ** 2, wide_dot(target)
     count = conv.batch * tiles(conv, m)[0] * tiles(conv, m)[1]
     weights = places * conv.channels * conv.out_channels * 2
-    # As with floats: a block's own data stays beside the weights in level 2, or in level 3.
-    outrun = weights > 2 * target.l2_bytes
-    held = max(target.l3_bytes // 8, 2 * target.l2_bytes) if outrun else target.l2_bytes // 2
-    room = held // (places * (conv.channels * 2 + conv.out_channels * 4))
-    blocks = max(1, -(-count // max(room, 8)))
-    block = -(-count // (blocks + blocks % 2)) if blocks > 1 or not outrun else count
+    tile_bytes = places * (conv.channels * 2 + conv.out_channels * 4)
+    block = choose_block(count, weights, tile_bytes, target)
     several = -(-count // block) > 1
     steps = -(-conv.channels // dot.group)
     return WinogradConfig(

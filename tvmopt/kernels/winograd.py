@@ -24,7 +24,7 @@ from tvmopt.kernels.epilogue import STORE
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, parameters, prefetch, prim_func
-from tvmopt.kernels.winograd_stages import Stages, WinogradConfig, applies, tiles
+from tvmopt.kernels.winograd_stages import Stages, WinogradConfig, applies, choose_block, tiles
 from tvmopt.kernels.winograd_transforms import (
     Get,
     Put,
@@ -42,13 +42,8 @@ def config(site: ConvSite, m: int, target: CpuTarget) -> WinogradConfig:
     places = (m + 2) ** 2
     count = site.batch * tiles(site, m)[0] * tiles(site, m)[1]
     weights = places * site.channels * site.out_channels * 4
-    # Each block reads all weights again; its own data should stay beside them in level 2. Weights
-    # that outrun it are read more seldom, and a block's data stays in a share of level 3.
-    outrun = weights > 2 * target.l2_bytes
-    held = max(target.l3_bytes // 8, 2 * target.l2_bytes) if outrun else target.l2_bytes // 2
-    room = held // (places * (site.channels + site.out_channels) * 4)
-    blocks = max(1, -(-count // max(room, 8)))
-    block = -(-count // (blocks + blocks % 2)) if blocks > 1 or not outrun else count
+    tile_bytes = places * (site.channels + site.out_channels) * 4
+    block = choose_block(count, weights, tile_bytes, target)
     several = -(-count // block) > 1
     worth = worth_threads(site.macs)
     return WinogradConfig(

@@ -19,6 +19,7 @@ from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.tile import Tile, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop
 from tvmopt.kernels.winograd_transforms import Get, Put
+from tvmopt.targets.description import CpuTarget
 
 STRIDE_PAD = 16  # elements between places, so that their strides are no multiple of 4 KiB
 
@@ -58,6 +59,26 @@ def applies(site: ConvSite) -> bool:
 def tiles(site: ConvSite, m: int) -> tuple[int, int]:
     """Return how many tiles an image has (vertically, horizontally)."""
     return -(-site.out_size[0] // m), -(-site.out_size[1] // m)
+
+
+def choose_block(count: int, weight_bytes: int, tile_bytes: int, target: CpuTarget) -> int:
+    """Return how many tiles go through all stages together.
+
+    Each block reads all weights again; its own data should stay beside them in level 2. Weights
+    that outrun it are read more seldom, and a block's data stays in a share of level 3.
+
+    Args:
+        count: Tiles in all.
+        weight_bytes: Bytes of the transformed weights.
+        tile_bytes: Bytes of one tile's transformed inputs and products.
+        target: The machine.
+    """
+    outrun = weight_bytes > 2 * target.l2_bytes
+    held = max(target.l3_bytes // 8, 2 * target.l2_bytes) if outrun else target.l2_bytes // 2
+    blocks = max(1, -(-count // max(held // tile_bytes, 8)))
+    if outrun and blocks == 1:
+        return count
+    return -(-count // (blocks + blocks % 2))  # even, for two threads or a multiple
 
 
 class Sums(Protocol):
