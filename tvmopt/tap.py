@@ -77,6 +77,7 @@ def _compile(
     """Compile and open ``mod``; its file is gone before this returns, its memory with the model."""
     with threadpool_limits(limits=1):
         lowered = lower(mod, target, Report(), LowerOptions(winograd=False))
-    artifact = build(lowered, target, BuildMeta(input_names=inputs, output_names=outputs))
+    meta = BuildMeta(input_names=inputs, output_names=outputs)
+    artifact = build(lowered, target, meta, draft=True)
     with tempfile.TemporaryDirectory(prefix="tvmopt-tap-") as folder:
         return runtime.open(artifact.save(Path(folder) / "tap.so"))

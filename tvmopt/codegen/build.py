@@ -116,7 +116,9 @@ def _link_twice(
     return linked
 
 
-def build(lowered: tvm.IRModule, target: CpuTarget, meta: BuildMeta) -> Artifact:
+def build(
+    lowered: tvm.IRModule, target: CpuTarget, meta: BuildMeta, *, draft: bool = False
+) -> Artifact:
     """Compile a lowered module into an artefact.
 
     The same module, target, meta and C compiler give the same bytes.
@@ -125,6 +127,8 @@ def build(lowered: tvm.IRModule, target: CpuTarget, meta: BuildMeta) -> Artifact
         lowered: "main" of call_tir and reshape bindings, all shapes static, and its PrimFuncs.
         target: The machine that will run it.
         meta: Names, and what the manifest adds.
+        draft: Whether it is for a few runs here and now: the executor, not the kernels, is compiled
+            without optimization, which takes half the time.
 
     Raises:
         OptionError: ``meta`` contradicts the module.
@@ -149,7 +153,7 @@ def build(lowered: tvm.IRModule, target: CpuTarget, meta: BuildMeta) -> Artifact
             folder = Path(name)
             _write_sources(folder, plan, target, meta.name)
             objects_ = _build_kernels(lowered, folder, plan, target, meta.name)
-            flags = link.baseline_flags(target.triple)
+            flags = link.baseline_flags(target.triple) + (link.DRAFT_FLAGS if draft else ())
             objects_.insert(0, link.compile_file(compiler, folder, "model.c", flags))
             linked = _link_twice(compiler, folder, objects_, plan, description)
             shared_object = linked.read_bytes()
