@@ -1,17 +1,20 @@
-"""Compress models in many ways and judge each artefact on real data: a table, and JSON.
+"""Compress models in many ways and judge each artefact on real data: tables, and JSON.
 
 ::
 
-    python -m benchmarks.accuracy                                  # everything: hours
-    python -m benchmarks.accuracy --only fashion_mnist --bits 8 4 --repairs none gptq --recipes int8
+    python -m benchmarks.accuracy                                  # everything: many hours
+    python -m benchmarks.accuracy --parts quantized --only fashion_mnist --bits 8 4 --recipes int8
+    python -m benchmarks.accuracy --parts sparse --structures 16x1 4x1 --sparsity 50 --minutes 10
+    python -m benchmarks.accuracy --minutes 0                      # print what has been measured
 
 Nothing is asserted: what is missed is printed as missed. The JSON file is written anew after each
-row, so that an interrupted run leaves what it found.
+row, and what it holds already is not measured again: a run may be stopped, and the next goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -21,66 +24,53 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reports
-from benchmarks.accuracy import table
+from benchmarks.accuracy import sparse_table, table
 from benchmarks.accuracy.measure import Job
-from benchmarks.accuracy.methods import BITS, NAMED, REPAIRS, Method, named, static
-from benchmarks.accuracy.tasks import TASKS
+from benchmarks.accuracy.methods import Method
+from benchmarks.accuracy.results import Results, Row
+from benchmarks.accuracy.selection import FLOAT, PARTS, Selection, add_flags, select
 from benchmarks.children import ChildError, call, end_on_terminate
-
-FLOAT = "float32"
-
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return 0, or 130 after Ctrl-C."""
     args = _parse(arguments)
     facts = reports.machine()
-    rows: list[Row] = []
+    results = Results.load(args.json)
+    wanted = select(args)
     status = 0
     try:
-        for task in args.only:
-            _run_task(task, select_methods(args), rows, facts, args)
+        _run(wanted, results, facts, args)
     except KeyboardInterrupt:
         status = 130
-    grid = reports.make_table("accuracy of artefacts", table.COLUMNS, table.make_rows(rows))
-    reports.show(grid, [*table.footer(), reports.describe_machine(facts)])
+    _show(wanted, results, facts)
     return status
 
 
-def select_methods(args: argparse.Namespace) -> list[Method]:
-    """Return the methods of the command line, named recipes first."""
-    grid = [static(bits, repair) for bits in args.bits for repair in args.repairs]
-    return [*map(named, args.recipes), *grid]
+def _run(wanted: Selection, results: Results, facts: dict[str, Any], args: Any) -> None:
+    """Measure what is not known yet, until the time is over."""
+    end = time.monotonic() + 60 * args.minutes
+    for task, methods in wanted.by_task().items():
+        todo = [m for m in methods if args.again or not results.known(task, m.name, m.text)]
+        with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
+            # The artefact of floats is what the others are timed beside.
+            for method in (None, *todo) if todo else ():
+                if time.monotonic() > end:
+                    return
+                row = _row(task, method, Path(folder, "float.so"), args)
+                results.put(row, facts)
+                if method is None and row.get("verdict") is None:
+                    break  # without its model or data nothing else will do
 
 
-def _run_task(
-    task: str,
-    methods: Sequence[Method],
-    rows: list[Row],
-    facts: dict[str, Any],
-    args: argparse.Namespace,
-) -> None:
-    """Add a row for the float model and each method."""
-    with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
-        for method in (None, *methods):
-            row = _run(task, method, Path(folder, "float.so"), args)
-            rows.append(row)
-            reports.write_json(args.json, {"machine": facts, "rows": rows})
-            if method is None and row.get("verdict") is None:
-                return  # without its model or data nothing else will do
-
-
-def _run(task: str, method: Method | None, path: Path, args: argparse.Namespace) -> Row:
+def _row(task: str, method: Method | None, path: Path, args: argparse.Namespace) -> Row:
     name = FLOAT if method is None else method.name
     start = time.monotonic()
     reports.note(f"{task}, {name} ...")
     job = Job(
         task=task, method=method, float_path=str(path), seconds=args.seconds, rounds=args.rounds
     )
-    row: Row = {"task": task, "method": name}
-    if method is not None:
-        row |= {"bits": method.bits, "repair": method.repair}
+    row: Row = {"task": task, "method": name, "text": "" if method is None else method.text}
     try:
         row |= call("benchmarks.accuracy.measure", asdict(job), args.limit)
     except ChildError as err:
@@ -90,14 +80,36 @@ def _run(task: str, method: Method | None, path: Path, args: argparse.Namespace)
     return row
 
 
+def _show(wanted: Selection, results: Results, facts: dict[str, Any]) -> None:
+    """Print what is known of what was asked for."""
+    rows = [
+        results.rows[task, name]
+        for task, names in wanted.plain.items()
+        for name in (FLOAT, *names)
+        if (task, name) in results.rows
+    ]
+    if rows:
+        grid = reports.make_table("accuracy of artefacts", table.COLUMNS, table.make_rows(rows))
+        reports.show(grid, table.footer())
+    for task in wanted.sparse:
+        lines = sparse_table.make_rows(task, results.rows, wanted.cells, wanted.sparsities)
+        if lines:
+            title = f"{task}: what zeros cost and buy"
+            heads = sparse_table.columns(wanted.sparsities)
+            reports.show(reports.make_table(title, heads, lines), sparse_table.footer())
+    reports.show_lines([reports.describe_machine(facts)])
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description="Judge compressed models on real data."
     )
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
-    parser.add_argument("--bits", nargs="*", type=int, choices=BITS, default=BITS, metavar="N")
-    parser.add_argument("--repairs", nargs="*", choices=REPAIRS, default=list(REPAIRS))
-    parser.add_argument("--recipes", nargs="*", default=NAMED, metavar="NAME", help="named recipes")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    add_flags(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start no row later; 0 only prints"
+    )
+    parser.add_argument("--again", action="store_true", help="measure what is known, too")
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="timed, of each artefact; 0 times nothing"
     )

@@ -43,3 +43,36 @@ ASKED: Mapping[str, Mapping[str, Asked]] = {
 def asked_of(task: str, method: str) -> Asked | None:
     """Return what is asked, if anything is."""
     return ASKED.get(task, {}).get(method)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """What a one-shot prototype lost, and by what to be better.
+
+    Attributes:
+        lost: Share in [0, 1].
+        half: Whether half of it is asked for, rather than two standard errors less.
+    """
+
+    lost: float
+    half: bool = False
+
+    def most(self, error: float) -> float:
+        """Return the largest drop that is better enough; ``error`` is its standard error."""
+        return self.lost / 2 if self.half else self.lost - 2 * error
+
+
+# By structure and percent of zeros.
+_RESNET8: Mapping[tuple[str, int], Pruned] = {
+    ("16x4", 50): Pruned(lost=0.021, half=True),
+    ("16x1", 50): Pruned(lost=0.012, half=True),
+    ("16x1", 70): Pruned(lost=0.037, half=True),
+    ("4x1", 50): Pruned(lost=0.0055),
+    ("2x1", 70): Pruned(lost=0.011),
+    ("1x1", 70): Pruned(lost=0.0075),
+}
+
+
+def asked_of_sparse(task: str, structure: str, percent: int) -> Pruned | None:
+    """Return what is asked of a pruned model, if anything is."""
+    return _RESNET8.get((structure, percent)) if task == "fashion_resnet8" else None

@@ -8,7 +8,7 @@ not: the table is about accuracy. The named recipes, which keep what pays, are m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,11 @@ class Method:
     """A way to compress.
 
     Attributes:
-        name: For tables.
-        bits: Of weights; None if the named recipe says.
-        repair: A key of ``REPAIRS``; empty for a named recipe.
+        name: For tables, and what results are kept by.
         text: The recipe file; empty for a named recipe.
     """
 
     name: str
-    bits: int | None = None
-    repair: str = ""
     text: str = ""
 
     def source(self, folder: Path) -> str | Path:
@@ -63,13 +59,17 @@ def static(bits: int, repair: str) -> Method:
     """Return static quantization with weights of ``bits`` bits and activations of 8."""
     before, after = REPAIRS[repair]
     quantize = {"name": "quantize-static", "weight_bits": bits}
-    text = "".join(['keep = "all"\n', *map(_table, [*before, quantize, *after])])
-    return Method(name=f"W{bits}A8 {repair}", bits=bits, repair=repair, text=text)
+    return Method(name=f"W{bits}A8 {repair}", text=recipe_text([*before, quantize, *after]))
 
 
 def named(name: str) -> Method:
     """Return a recipe that comes with tvmopt."""
     return Method(name=name)
+
+
+def recipe_text(passes: Iterable[Pass]) -> str:
+    """Return a recipe file that keeps what these passes do, whether it pays or not."""
+    return "".join(['keep = "all"\n', *map(_table, passes)])
 
 
 def _table(options: Pass) -> str:

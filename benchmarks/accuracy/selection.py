@@ -1,0 +1,84 @@
+"""Which models are compressed in which ways: what the command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.accuracy import sparse_methods
+from benchmarks.accuracy.methods import BITS, NAMED, REPAIRS, Method, named, static
+from benchmarks.accuracy.sparse_methods import Cell
+from benchmarks.accuracy.tasks import TASKS
+
+FLOAT = "float32"
+PARTS = ("quantized", "sparse")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What is asked for.
+
+    Attributes:
+        plain: Methods that get a line each, by task and name.
+        sparse: Tasks that get a grid of sparse methods.
+        cells: Of each such grid, in the order in which they are measured.
+        sparsities: The columns of the grid, in percent.
+    """
+
+    plain: Mapping[str, Mapping[str, Method]]
+    sparse: Sequence[str]
+    cells: Sequence[Cell]
+    sparsities: Sequence[int]
+
+    def by_task(self) -> dict[str, list[Method]]:
+        """Return all methods to measure of each task, in order."""
+        found: dict[str, list[Method]] = defaultdict(list)
+        for task, methods in self.plain.items():
+            found[task] += methods.values()
+        for task in self.sparse:
+            found[task] += [cell.method() for cell in self.cells]
+        return dict(found)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose models and ways."""
+    many = parser.add_argument
+    many("--only", nargs="+", choices=TASKS, default=None, metavar="TASK")
+    many("--bits", nargs="*", type=int, choices=BITS, default=BITS, metavar="N")
+    many("--repairs", nargs="*", choices=REPAIRS, default=list(REPAIRS))
+    many("--recipes", nargs="*", default=NAMED, metavar="NAME", help="named recipes")
+    many(
+        "--structures",
+        nargs="*",
+        choices=sparse_methods.STRUCTURES,
+        default=sparse_methods.STRUCTURES,
+    )
+    shares = sparse_methods.SPARSITIES
+    many("--sparsity", nargs="*", type=int, choices=shares, default=shares, metavar="PERCENT")
+    many(
+        "--importances",
+        nargs="*",
+        choices=sparse_methods.IMPORTANCES,
+        default=sparse_methods.IMPORTANCES,
+    )
+    many(
+        "--refit", nargs="*", choices=sparse_methods.REPAIRED, default=sparse_methods.REPAIRED,
+        help="whether what is left is refitted",
+    )  # fmt: skip
+
+
+def select(args: argparse.Namespace) -> Selection:
+    """Return what the flags ask for."""
+    grid = [static(bits, repair) for bits in args.bits for repair in args.repairs]
+    methods = {method.name: method for method in (*map(named, args.recipes), *grid)}
+    quantized = list(args.only or TASKS) if "quantized" in args.parts else []
+    sparse = list(args.only or sparse_methods.TASKS) if "sparse" in args.parts else []
+    cells = sparse_methods.cells(args.structures, args.sparsity, args.importances, args.refit)
+    return Selection(
+        plain=dict.fromkeys(quantized, methods),
+        sparse=sparse,
+        cells=list(cells),
+        sparsities=args.sparsity,
+    )

@@ -1,0 +1,107 @@
+"""The accuracy benchmark's grid of sparse methods: what is measured, kept and told."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from benchmarks.accuracy import __main__ as command
+from benchmarks.accuracy import selection, sparse_methods, sparse_table
+from benchmarks.accuracy.asked import asked_of_sparse
+from benchmarks.accuracy.results import Results
+from benchmarks.accuracy.sparse_methods import Cell, cells
+from tvmopt.recipe import Recipe
+
+VERDICT = {
+    "samples": 10_000,
+    "value": 0.9234,
+    "reference": 0.9284,
+    "error": 0.001,
+    "cosine": 0.99,
+    "relative_error": 0.2,
+}
+CELL = Cell(structure="16x1", sparsity=50, importance="obs", repair=True)
+
+
+def _row(**changes: object) -> dict[str, object]:
+    row = {"task": "fashion_resnet8", "method": CELL.name, "text": CELL.method().text}
+    return {**row, "verdict": VERDICT, "least_speedup": 1.5, **changes}
+
+
+def test_the_grid_has_every_cell_once_and_the_telling_ones_first() -> None:
+    grid = list(cells(("16x1", "2:4"), (50, 90), ("obs", "magnitude"), ("yes", "no")))
+    assert len(set(grid)) == len(grid) == 2 * 2 * (2 + 1)
+    assert grid[0] == CELL
+    assert {cell.sparsity for cell in grid if cell.structure == "2:4"} == {50}
+    refitted = [cell.repair for cell in grid]
+    assert refitted == sorted(refitted, reverse=True)
+
+
+@pytest.mark.parametrize("importance", sparse_methods.IMPORTANCES)
+@pytest.mark.parametrize("structure", sparse_methods.STRUCTURES)
+def test_every_cell_is_a_recipe(tmp_path: Path, structure: str, importance: str) -> None:
+    for cell in cells((structure,), (50,), (importance,), sparse_methods.REPAIRED):
+        recipe = Recipe.load(cell.method().source(tmp_path))
+        pruning = recipe.passes[0]
+        assert (recipe.keep, pruning.structure) == ("all", structure)
+        assert (pruning.sparsity, pruning.repair) == (0.5, cell.repair)
+
+
+def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.json"
+    results = Results.load(path)
+    assert not results.known("fashion_resnet8", CELL.name, CELL.method().text)
+    results.put(_row(), {"cpu": "x"})
+    results.put(_row(method="other", verdict=None, reason="no such pass"), {"cpu": "x"})
+    again = Results.load(path)
+    assert again.rows == results.rows
+    assert again.known("fashion_resnet8", CELL.name, CELL.method().text)
+    # What failed is tried again, and so is what another recipe made.
+    assert not again.known("fashion_resnet8", "other", CELL.method().text)
+    assert not again.known("fashion_resnet8", CELL.name, "keep = 'all'")
+
+
+def test_the_table_is_made_of_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "accuracy.json"
+    Results.load(path).put(_row(), {"cpu": "x"})
+    flags = ["--parts", "sparse", "--minutes", "0", "--json", str(path)]
+    assert command.main(flags) == 0
+    shown = capsys.readouterr().out
+    assert "fashion_resnet8: what zeros cost and buy" in shown
+    assert "+0.50 (0.10) 1.50x" in shown
+    assert "minilm_l6_v2: what" not in shown
+
+
+def test_a_cell_says_whether_it_is_good_enough() -> None:
+    # Half of what the prototype lost with 16x1 at 50 %: 0.6 points.
+    assert str(sparse_table.told(CELL, _row())) == "+0.50 (0.10) 1.50x"
+    assert getattr(sparse_table.told(CELL, _row()), "style", "") == "green"
+    worse = {**VERDICT, "value": 0.9223}
+    assert getattr(sparse_table.told(CELL, _row(verdict=worse)), "style", "") == "red"
+    assert sparse_table.told(CELL, None) == sparse_table.NONE
+    assert sparse_table.told(CELL, _row(verdict=None)) == "failed"
+    # 0.55 lost, and two errors less asked for.
+    pruned = asked_of_sparse("fashion_resnet8", "4x1", 50)
+    assert pruned is not None
+    assert pruned.most(0.001) == pytest.approx(0.0035)
+    assert asked_of_sparse("minilm_l6_v2", "4x1", 50) is None
+
+
+def test_parts_choose_models_and_ways() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parts", nargs="+", default=selection.PARTS)
+    selection.add_flags(parser)
+    sparse = selection.select(parser.parse_args(["--parts", "sparse"]))
+    assert sparse.plain == {}
+    assert list(sparse.sparse) == list(sparse_methods.TASKS)
+    named = ["--only", "fashion_mnist", "--sparsity", "50", "--structures", "4x1"]
+    both = selection.select(parser.parse_args(named))
+    assert set(both.by_task()) == {"fashion_mnist"}
+    names = [method.name for method in both.by_task()["fashion_mnist"]]
+    assert len(set(names)) == len(names)
+    assert names[0] == "int8"
+    assert Cell(structure="4x1", sparsity=50, importance="obs", repair=False).name in names
