@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +13,18 @@ from threadpoolctl import threadpool_limits
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, load_samples
-from tvmopt.compression import Calibration, Compression, forecast_decisions, layer_results
+from tvmopt.compression import Calibration, Compression, Outcome, forecast_decisions
 from tvmopt.errors import DataError
 from tvmopt.kernels.dot import choose_dot
-from tvmopt.layer_dtypes import layer_dtypes
-from tvmopt.layers import layers_of
+from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
+from tvmopt.layers import Layer, layers_of
 from tvmopt.lowering import predict_layers
 from tvmopt.passes.canonicalize import canonicalize_passes
-from tvmopt.plan import Plan, make_plan, no_samples
+from tvmopt.plan import Plan, make_plan, no_samples, placeholders
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.rules import check_matches
-from tvmopt.report import Report
-from tvmopt.run_passes import Context, Progress, run_passes
+from tvmopt.report import Decision, Report
+from tvmopt.run_passes import FLOATS, Context, Progress, change_floats, run_passes
 from tvmopt.samples import Port
 from tvmopt.tap import native_tap
 from tvmopt.targets import CpuTarget
@@ -59,52 +60,111 @@ def compress(
     """
     samples = samples_for(recipe, given, inputs)
     chosen, notes = with_bits(recipe, target)
+    context = Context(
+        samples=samples or no_samples(),
+        tap=native_tap([port.name for port in inputs]),
+        report=Report(),
+        progress=progress,
+        predict=partial(predict_layers, target=target),
+    )
     with threadpool_limits(limits=1):  # so that results depend on no machine's count of cores
-        mod = ir.unique_names(canonicalize(mod, report))
-        plan = _plan(mod, chosen, target)
-        decided = Report()
-        tap = native_tap([port.name for port in inputs])
-        context = Context(
-            samples=samples or no_samples(), tap=tap, report=decided, progress=progress
-        )
-        new = canonicalize(run_passes(mod, chosen, context, plan.leave), report)
-    report.decisions += decided.decisions
+        start = _start(mod, chosen, context, report)
+        given_names = {layer.name for layer in start.layers}
+        new = run_passes(start.changed, chosen, context, given_names, start.plan.leave)
+        new = canonicalize(new, report)
+    report.decisions += context.report.decisions
     learned = None
     if samples is not None and recipe.learns_from:
         learned = Calibration(samples=samples.count, sha256=samples.sha256())
+    said = context.report.decisions
     return new, Compression(
         recipe=recipe,
         calibration=learned,
         target=target.name,
         notes=notes,
-        layers=layer_results(layers_of(mod), plan, layer_dtypes(new), decided.decisions),
-        cycles=plan.total,
+        layers=start.outcome(layer_dtypes(new), said).results(),
+        cycles=start.cycles,
     )
 
 
 def forecast(mod: tvm.IRModule, recipe: Recipe, target: CpuTarget, report: Report) -> Compression:
     """Return what ``compress`` would do to each layer, by the cost model alone; it needs no sample.
 
+    Passes that change shapes or make zeros run all the same, and choose by the weights alone.
+
     Raises:
         OptionError: A pattern of the recipe fits no layer.
     """
     chosen, notes = with_bits(recipe, target)
+    context = placeholders(partial(predict_layers, target=target))
     with threadpool_limits(limits=1):
-        mod = ir.unique_names(canonicalize(mod, report))
-        plan = _plan(mod, chosen, target)
+        start = _start(mod, chosen, context, report)
+    said = [*context.report.decisions, *forecast_decisions(start.plan)]
+    if any(kind.stage in FLOATS and kind.needs_samples for kind in recipe.kinds):
+        notes = (*notes, "no samples: what is cut away was chosen by the weights alone")
     return Compression(
         recipe=recipe,
         calibration=None,
         target=target.name,
         notes=notes,
-        layers=layer_results(layers_of(mod), plan, plan.after, forecast_decisions(plan)),
-        cycles=plan.total,
+        layers=start.outcome(start.plan.after, said).results(),
+        cycles=start.cycles,
     )
 
 
-def _plan(mod: tvm.IRModule, recipe: Recipe, target: CpuTarget) -> Plan:
-    check_matches(recipe.layers, layers_of(mod), f"recipe {recipe.name!r}")
-    return make_plan(mod, recipe, partial(predict_layers, target=target))
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Start:
+    """A net as it was, as passes of floats changed it, and what is planned of that.
+
+    Attributes:
+        layers: Of the net as it was.
+        before: The numbers of each layer then.
+        steps: The predicted cycles of each step then.
+        changed: The net that they made.
+        plan: What the other passes leave alone in it.
+    """
+
+    layers: tuple[Layer, ...]
+    before: Mapping[str, LayerDtypes]
+    steps: Mapping[str, float]
+    changed: tvm.IRModule
+    plan: Plan
+
+    @property
+    def cycles(self) -> tuple[float, float]:
+        """The predicted cycles of the net as it was, and afterwards."""
+        return sum(self.steps.values()), self.plan.total[1]
+
+    def outcome(self, after: Mapping[str, LayerDtypes], said: Sequence[Decision]) -> Outcome:
+        """Return what became of each layer."""
+        return Outcome(
+            layers=self.layers,
+            before=self.before,
+            steps=self.steps,
+            plan=self.plan,
+            after=after,
+            decisions=said,
+        )
+
+
+def _start(mod: tvm.IRModule, recipe: Recipe, context: Context, report: Report) -> _Start:
+    """Run the passes that change shapes or make zeros, and plan the others."""
+
+    def settle(new: tvm.IRModule) -> tvm.IRModule:
+        return ir.unique_names(canonicalize(new, report))
+
+    mod = settle(mod)
+    layers = layers_of(mod)
+    check_matches(recipe.layers, layers, f"recipe {recipe.name!r}")
+    changed = change_floats(mod, recipe, context, settle)
+    plan = make_plan(changed, recipe, context.predict, {layer.name for layer in layers})
+    return _Start(
+        layers=layers,
+        before=layer_dtypes(mod),
+        steps=plan.steps if changed is mod else context.predict(mod),
+        changed=changed,
+        plan=plan,
+    )
 
 
 def canonicalize(mod: tvm.IRModule, report: Report) -> tvm.IRModule:

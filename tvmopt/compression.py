@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tvmopt.layer_dtypes import LayerDtypes
-from tvmopt.layers import Layer
+from tvmopt.layers import Layer, origin
 from tvmopt.plan import Plan
 from tvmopt.recipe import Recipe
 from tvmopt.report import Decision
@@ -26,6 +26,9 @@ class LayerResult:
         weight_bytes: Of its weight, packed: before and after.
         cycles: Predicted cycles of one core, with its share of the steps next to it that are no
             layers: before and after; None where nothing predicts them.
+        sparsity: Share of its weights that is zero: before and after.
+        became: The layers that stand in its place now: its own name, unless a pass made several
+            of it, or removed it.
     """
 
     layer: str
@@ -35,11 +38,17 @@ class LayerResult:
     reason: str
     weight_bytes: tuple[int, int]
     cycles: tuple[float, float] | None
+    sparsity: tuple[float, float]
+    became: tuple[str, ...]
 
     @property
     def changed(self) -> bool:
-        """Say whether it computes in other numbers now."""
-        return self.before != self.after
+        """Say whether it computes in other numbers, with other zeros or in other layers now."""
+        return (
+            self.before != self.after
+            or self.sparsity[0] != self.sparsity[1]
+            or self.became != (self.layer,)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +86,7 @@ class Compression:
 
     @property
     def changed(self) -> Sequence[LayerResult]:
-        """The layers that compute in other numbers now."""
+        """The layers that are compressed."""
         return [layer for layer in self.layers if layer.changed]
 
     def describe(self) -> dict[str, Any]:
@@ -98,44 +107,73 @@ class Compression:
                     "reason": one.reason,
                     "weight_bytes": list(one.weight_bytes),
                     "predicted_cycles": list(one.cycles) if one.cycles else None,
+                    "sparsity": list(one.sparsity),
+                    "became": list(one.became),
+                    "changed": one.changed,
                 }
                 for one in self.layers
             ],
         }
 
 
-def layer_results(
-    layers: Sequence[Layer],
-    plan: Plan,
-    after: Mapping[str, LayerDtypes],
-    decisions: Iterable[Decision],
-) -> tuple[LayerResult, ...]:
-    """Return what was done to each layer, in order.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Outcome:
+    """A net before and after its recipe.
 
-    Args:
-        layers: Of the net as it was.
-        plan: What was predicted.
+    Attributes:
+        layers: Of the net as it was, in order.
+        before: The numbers of each layer then, by its name.
+        steps: The predicted cycles of each step then, by its name.
+        plan: What was predicted of the net that passes of floats had changed.
         after: The numbers of each layer afterwards, by its name.
         decisions: Of the passes.
     """
-    decided = list(decisions)
-    results = []
-    for layer in layers:
-        before, now = plan.before[layer.name], after.get(layer.name, plan.before[layer.name])
-        changed = before != now
-        said = [d.reason for d in decided if d.site == layer.name and d.applied == changed]
-        results.append(
-            LayerResult(
-                layer=layer.name,
-                roles=tuple(sorted(layer.roles)),
-                before=str(before),
-                after=str(now),
-                reason="; ".join(dict.fromkeys(said)) or _why_not(before),
-                weight_bytes=(before.weight_bytes, now.weight_bytes),
-                cycles=plan.cycles.get(layer.name),
-            )
+
+    layers: Sequence[Layer]
+    before: Mapping[str, LayerDtypes]
+    steps: Mapping[str, float]
+    plan: Plan
+    after: Mapping[str, LayerDtypes]
+    decisions: Sequence[Decision]
+
+    def results(self) -> tuple[LayerResult, ...]:
+        """Return what was done to each layer, in order."""
+        became: dict[str, list[str]] = {layer.name: [] for layer in self.layers}
+        for name in self.after:
+            source = origin(name, became)
+            if source in became:
+                became[source].append(name)
+        return tuple(self._result(layer, became[layer.name]) for layer in self.layers)
+
+    def _result(self, layer: Layer, parts: Sequence[str]) -> LayerResult:
+        before, now = self.before[layer.name], [self.after[part] for part in parts]
+        count = sum(part.weights for part in now)
+        result = LayerResult(
+            layer=layer.name,
+            roles=tuple(sorted(layer.roles)),
+            before=str(before),
+            after=", ".join(dict.fromkeys(map(str, now))) or "removed",
+            reason="",
+            weight_bytes=(before.weight_bytes, sum(part.weight_bytes for part in now)),
+            cycles=self._cycles(layer.name, parts),
+            sparsity=(before.sparsity, sum(p.sparsity * p.weights for p in now) / max(count, 1)),
+            became=tuple(parts),
         )
-    return tuple(results)
+        return replace(result, reason=self._reason(result, before))
+
+    def _reason(self, result: LayerResult, before: LayerDtypes) -> str:
+        meant = {result.layer, *result.became}
+        said = [d for d in self.decisions if d.site in meant]
+        fitting = [d.reason for d in said if d.applied == result.changed]
+        return "; ".join(dict.fromkeys(fitting or [d.reason for d in said])) or _why_not(before)
+
+    def _cycles(self, name: str, parts: Sequence[str]) -> tuple[float, float] | None:
+        """Return those before and after; what the plan shares out among its layers counts."""
+        plan = self.plan
+        if name not in self.steps or not all(part in plan.cycles for part in parts):
+            return None
+        shared = sum(plan.cycles[part][0] - plan.steps[part] for part in parts)
+        return self.steps[name] + shared, sum(plan.cycles[part][1] for part in parts)
 
 
 def _why_not(before: LayerDtypes) -> str:

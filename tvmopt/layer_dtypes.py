@@ -1,8 +1,8 @@
-"""In which numbers each layer computes, read off the graph."""
+"""In which numbers each layer computes, and the share of zeros in them, read off the graph."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tvm
@@ -19,12 +19,16 @@ class LayerDtypes:
     Attributes:
         data: Of its activations: "float32", "uint8", "int8 by row", ...
         weight: Of its weight: "float32", "float16", "4-bit by channel", "3-bit in groups of 32".
-        weight_bytes: What the weight takes with its scales, packed to its bits.
+        weight_bytes: What the weight takes with its scales, packed to its bits; zeros count.
+        weights: How many numbers the weight has.
+        sparsity: Share of them that is zero. It is no part of which numbers a layer computes in.
     """
 
     data: str
     weight: str
     weight_bytes: int
+    weights: int = field(compare=False, default=0)
+    sparsity: float = field(compare=False, default=0.0)
 
     def __str__(self) -> str:
         """Say both shortly."""
@@ -55,7 +59,18 @@ def _dtypes(call: relax.Call, define: forms.Define, count: int) -> LayerDtypes:
         weight, size = dtype, count * np.dtype(dtype).itemsize
     else:
         weight, size = _spelled(stored)
-    return LayerDtypes(data=_data(call.args[0], define), weight=weight, weight_bytes=size)
+    return LayerDtypes(
+        data=_data(call.args[0], define),
+        weight=weight,
+        weight_bytes=size,
+        weights=count,
+        sparsity=_zeros(call.args[1], stored),
+    )
+
+
+def _zeros(weight: relax.Expr, stored: forms.Stored | None) -> float:
+    values = ir.float_constant(weight) if stored is None else stored.value()
+    return 0.0 if values is None or not values.size else float(np.mean(values == 0))
 
 
 def _data(expr: relax.Expr, define: forms.Define) -> str:

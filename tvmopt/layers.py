@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +31,25 @@ class Layer:
     name: str
     roles: frozenset[Role]
     weights: int
+
+
+def origin(name: str, before: Container[str]) -> str:
+    """Return the layer of a net as it was from which one of the changed net comes.
+
+    The parts that a pass makes of a layer ``x`` are called ``x__`` and a word each; the one that
+    gives the layer's outputs keeps its name.
+
+    Args:
+        name: A layer of the changed net.
+        before: The names of all layers of the net as it was.
+
+    Returns:
+        A name of ``before``; ``name`` itself where none fits.
+    """
+    found = name
+    while found not in before and "__" in found:
+        found = found.rpartition("__")[0]
+    return found if found in before else name
 
 
 def layers_of(mod: tvm.IRModule) -> tuple[Layer, ...]:

@@ -9,23 +9,21 @@ Source: none; derived here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
 
 from tvmopt.calibration import Feed, Samples
 from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
-from tvmopt.layers import layers_of
+from tvmopt.layers import layers_of, origin
 from tvmopt.payoff import shares
+from tvmopt.prediction import Predict
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.rules import keep_for
 from tvmopt.report import Decision, Report
 from tvmopt.run_passes import Context, run_passes
-
-Predict = Callable[[tvm.IRModule], Mapping[str, float]]
-"""Returns the predicted cycles of one core for each step of a canonical net, by its name."""
 
 ROUNDS = 6
 
@@ -40,6 +38,7 @@ class Plan:
         before: The numbers of each layer before, by its name.
         after: The same afterwards.
         cycles: The predicted cycles that count for each layer, before and after.
+        steps: The predicted cycles of each step of the net before, by its name.
         total: The predicted cycles of the net, before and after.
         decisions: What the passes decided; ranges in them are placeholders.
     """
@@ -49,46 +48,65 @@ class Plan:
     before: Mapping[str, LayerDtypes]
     after: Mapping[str, LayerDtypes]
     cycles: Mapping[str, tuple[float, float]]
+    steps: Mapping[str, float]
     total: tuple[float, float]
     decisions: tuple[Decision, ...]
 
 
-def make_plan(mod: tvm.IRModule, recipe: Recipe, predict: Predict) -> Plan:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Task:
+    """What is planned.
+
+    Attributes:
+        mod: Canonical, with static shapes and different names.
+        recipe: What to do.
+        predict: The cost model of the target.
+        given: The names of the layers of the net as it was, by which rules speak of them.
+        steps: What ``predict`` says of ``mod``.
+    """
+
+    mod: tvm.IRModule
+    recipe: Recipe
+    predict: Predict
+    given: Collection[str]
+    steps: Mapping[str, float]
+
+
+def make_plan(
+    mod: tvm.IRModule, recipe: Recipe, predict: Predict, given: Collection[str] | None = None
+) -> Plan:
     """Return which layers to leave alone, so that the net is predicted to be no slower.
 
     Layers that the recipe keeps in any case stay, whatever they cost.
 
     Args:
         mod: Canonical, with static shapes and different names.
-        recipe: What to do.
+        recipe: What to do; its passes that change shapes or make zeros have run already.
         predict: The cost model of the target.
+        given: The names of the layers of the net as it was before those; None: as they are.
     """
-    before = predict(mod)
-    best = _try(mod, recipe, predict, before, {})
+    named = {layer.name for layer in layers_of(mod)} if given is None else given
+    task = _Task(mod=mod, recipe=recipe, predict=predict, given=named, steps=predict(mod))
+    best = _try(task, {})
     plan = best
     for _ in range(ROUNDS):
         lost = _without_gain(plan)
         if not lost:
             break
-        plan = _try(mod, recipe, predict, before, {**plan.leave, **lost})
+        plan = _try(task, {**plan.leave, **lost})
         best = min(best, plan, key=lambda one: one.total[1])
     if best.total[1] < best.total[0]:
         return best
     why = "the net as a whole is predicted to be no faster"
     lost = dict.fromkeys(_may_leave(best), why)
-    return _try(mod, recipe, predict, before, {**best.leave, **lost}) if lost else best
+    return _try(task, {**best.leave, **lost}) if lost else best
 
 
-def _try(
-    mod: tvm.IRModule,
-    recipe: Recipe,
-    predict: Predict,
-    before: Mapping[str, float],
-    leave: Mapping[str, str],
-) -> Plan:
-    context = _placeholders()
-    new = run_passes(mod, recipe, context, leave, values=False)
-    after = predict(new)
+def _try(task: _Task, leave: Mapping[str, str]) -> Plan:
+    mod, before = task.mod, task.steps
+    context = placeholders(task.predict)
+    new = run_passes(mod, task.recipe, context, task.given, leave, values=False)
+    after = before if new is mod else task.predict(new)
     numbers = layer_dtypes(mod), layer_dtypes(new)
     names = [name for name in numbers[0] if name in numbers[1]]
     changed = [name for name in names if numbers[0][name] != numbers[1][name]]
@@ -97,13 +115,14 @@ def _try(
     shared = {name: (old_shares[name], new_shares[name]) for name in changed}
     return Plan(
         leave=leave,
-        kept=_kept(mod, recipe, numbers),
+        kept=_kept(task, numbers),
         before=numbers[0],
         after=numbers[1],
         cycles={
             name: (before[name], after[name]) for name in names if name in before and name in after
         }
         | shared,
+        steps=before,
         total=(sum(before.values()), sum(after.values())),
         decisions=tuple(context.report.decisions),
     )
@@ -129,15 +148,14 @@ def _may_leave(plan: Plan) -> list[str]:
 
 
 def _kept(
-    mod: tvm.IRModule,
-    recipe: Recipe,
-    numbers: tuple[Mapping[str, LayerDtypes], Mapping[str, LayerDtypes]],
+    task: _Task, numbers: tuple[Mapping[str, LayerDtypes], Mapping[str, LayerDtypes]]
 ) -> dict[str, str]:
     kept = {}
-    for layer in layers_of(mod):
+    for layer in layers_of(task.mod):
         before = numbers[0][layer.name]
         after = numbers[1].get(layer.name, before)
-        keep = keep_for(layer, recipe.layers, recipe.keep)
+        meant = replace(layer, name=origin(layer.name, task.given))
+        keep = keep_for(meant, task.recipe.layers, task.recipe.keep)
         if keep == "smaller" and after.weight_bytes < before.weight_bytes:
             kept[layer.name] = "the recipe keeps what is smaller"
         elif keep == "all":
@@ -145,14 +163,20 @@ def _kept(
     return kept
 
 
-def _placeholders() -> Context:
+def placeholders(predict: Predict) -> Context:
     """Return one sample of nothing, by which every tensor ranges from -1 to 1."""
 
     def tap(_mod: tvm.IRModule, names: Sequence[str]) -> Callable[[Feed], dict[str, np.ndarray]]:
         return lambda _feed: {name: np.array([-1.0, 1.0], np.float32) for name in names}
 
-    report = Report()
-    return Context(samples=no_samples(), tap=tap, report=report, progress=lambda *_: None)
+    return Context(
+        samples=no_samples(),
+        tap=tap,
+        report=Report(),
+        progress=lambda *_: None,
+        predict=predict,
+        blind=True,
+    )
 
 
 def no_samples() -> Samples:

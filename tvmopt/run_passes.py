@@ -1,15 +1,20 @@
-"""Run the passes of a recipe on a graph."""
+"""Run the passes of a recipe on a graph.
+
+Those that change shapes or make zeros run first, for real: the kernels that are chosen, and so the
+times by which the others are planned, follow from what they make. The rest then runs as planned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import tvm
 
 from tvmopt.calibration import Samples, Tap
-from tvmopt.layers import layers_of
+from tvmopt.layers import Layer, layers_of, origin
 from tvmopt.passes.prune.prune_weights import PruneWeights, PruneWeightsOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayers, EqualizeLayersOptions
@@ -20,14 +25,19 @@ from tvmopt.passes.quantize.quantize_static import QuantizeStatic, QuantizeStati
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeights, QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeights, RepairWeightsOptions
 from tvmopt.passes.quantize.smooth_quant import SmoothQuant, SmoothQuantOptions
+from tvmopt.prediction import Predict
 from tvmopt.recipe import Recipe
-from tvmopt.recipe.rules import LayerChoice, choice_for
+from tvmopt.recipe.kinds import Stage
+from tvmopt.recipe.rules import LayerChoice, choice_for, keep_for
 from tvmopt.report import Report
 
 Progress = Callable[[str, int, int], None]
 """Takes what is under way, how much of it is done, and how much there is."""
 
 Transform = Callable[[tvm.IRModule], tvm.IRModule]
+
+FLOATS: tuple[Stage, ...] = ("restructure", "prune")
+"""The stages that run for real before anything is planned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,28 +49,73 @@ class Context:
         tap: Compiles parts of the graph for this machine.
         report: Takes decisions.
         progress: Is told of slow work.
+        predict: The cost model of the target.
+        blind: Whether samples and tap are placeholders, from which nothing can be learned.
     """
 
     samples: Samples
     tap: Tap
     report: Report
     progress: Progress
+    predict: Predict
+    blind: bool = False
+
+
+def change_floats(
+    mod: tvm.IRModule, recipe: Recipe, context: Context, settle: Transform
+) -> tvm.IRModule:
+    """Return what the passes of a recipe that change shapes or make zeros make of ``mod``.
+
+    Args:
+        mod: Canonical, with static shapes and different names.
+        recipe: What to do.
+        context: What passes learn from and tell.
+        settle: Brings what a pass that changes shapes returns into canonical form.
+
+    Returns:
+        A module as ``mod``; its layers are called as ``tvmopt.layers.origin`` says.
+    """
+    trail, given = _Trail(reference=mod), {layer.name for layer in layers_of(mod)}
+    for kind, options in zip(recipe.kinds, recipe.passes, strict=True):
+        if kind.stage not in FLOATS:
+            continue
+        meant = {layer.name: _as_given(layer, given) for layer in layers_of(mod)}
+        wish = _Wish(
+            choices={
+                name: choice_for(kind.name, layer, recipe.layers) for name, layer in meant.items()
+            },
+            must_pay=frozenset(
+                name
+                for name, layer in meant.items()
+                if keep_for(layer, recipe.layers, recipe.keep) == "faster"
+            ),
+        )
+        new = _make_floats(mod, options, wish, trail, context)
+        mod = settle(new) if kind.stage == "restructure" else new
+    return mod
+
+
+def _as_given(layer: Layer, before: Collection[str]) -> Layer:
+    """Return a layer under the name by which rules speak of it."""
+    return replace(layer, name=origin(layer.name, before))
 
 
 def run_passes(
     mod: tvm.IRModule,
     recipe: Recipe,
     context: Context,
+    given: Collection[str],
     leave: Mapping[str, str],
     *,
     values: bool = True,
 ) -> tvm.IRModule:
-    """Return what the passes of a recipe make of ``mod``.
+    """Return what those passes of a recipe make of ``mod`` that change neither shapes nor zeros.
 
     Args:
-        mod: Canonical, with static shapes and different names.
+        mod: As ``change_floats`` returns it.
         recipe: What to do.
         context: What passes learn from and tell.
+        given: The names of the layers of the net as it was, by which rules speak of them.
         leave: Layers that no pass touches, by name, and why.
         values: Whether passes run that change values alone; what is computed in which numbers does
             not depend on them.
@@ -68,10 +123,12 @@ def run_passes(
     layers = layers_of(mod)
     reference = mod
     for kind, options in zip(recipe.kinds, recipe.passes, strict=True):
+        if kind.stage in FLOATS:
+            continue
         choices = {
             layer.name: LayerChoice(skip=leave[layer.name])
             if layer.name in leave
-            else choice_for(kind.name, layer, recipe.layers)
+            else choice_for(kind.name, _as_given(layer, given), recipe.layers)
             for layer in layers
         }
         if kind.stage == "quantize":
@@ -81,6 +138,77 @@ def run_passes(
         if kind.stage == "prepare":
             reference = mod
     return mod
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wish:
+    """What a recipe says of each layer to one pass.
+
+    Attributes:
+        choices: By the layer's name.
+        must_pay: The layers that stay as they are unless they get faster.
+    """
+
+    choices: Mapping[str, LayerChoice]
+    must_pay: frozenset[str]
+
+    def leave(self, name: str) -> str | None:
+        """Return why a layer is left alone; None if it is not."""
+        return self.choices[name].skip or None if name in self.choices else None
+
+    def skip(self, mod: tvm.IRModule) -> dict[str, str]:
+        """Return why layers of weights are left alone, by name."""
+        there = {layer.name for layer in find_layers(mod["main"]).values()}
+        return {name: c.skip for name, c in self.choices.items() if c.skip and name in there}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Trail:
+    """Where the layers at hand come from.
+
+    Attributes:
+        reference: The net as it was given, before any pass.
+        outputs: For each layer whose outputs were left out or reordered since, by its name: the
+            number of each output that it has among those that it had, (outputs,).
+    """
+
+    reference: tvm.IRModule
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def follow(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Take that a pass left layers with some of the outputs they had, in the order given."""
+        for name, chosen in outputs.items():
+            self.outputs[name] = self.outputs[name][chosen] if name in self.outputs else chosen
+
+
+def _make_floats(
+    mod: tvm.IRModule, options: Any, wish: _Wish, trail: _Trail, context: Context
+) -> tvm.IRModule:
+    """Return what a pass makes of ``mod`` that changes shapes, or makes zeros and fits the rest.
+
+    Args:
+        mod: What the passes before it made.
+        options: Of the pass.
+        wish: What the recipe says of each layer.
+        trail: Where the layers come from.
+        context: What it learns from and tells.
+    """
+    samples = None if context.blind else context.samples
+    tap = None if context.blind else context.tap
+    match options:
+        case PruneWeightsOptions():
+            prune = PruneWeights(
+                replace(options, skip=wish.skip(mod)),
+                samples,
+                tap,
+                context.report,
+                predict=context.predict,
+                progress=context.progress,
+            )
+            new = prune(mod)
+            trail.follow(prune.outputs)
+            return new
+    raise AssertionError(f"{type(options).__name__} has no pass")
 
 
 def _quantize(
@@ -136,14 +264,6 @@ def _change_values(
     match options:
         case EqualizeLayersOptions():
             return EqualizeLayers(options, report)
-        case PruneWeightsOptions():
-            return PruneWeights(
-                replace(options, skip={n: c.skip for n, c in choices.items() if c.skip}),
-                samples,
-                tap,
-                report,
-                progress=context.progress,
-            )
         case SmoothQuantOptions():
             return SmoothQuant(options, samples, tap, report)
         case RepairWeightsOptions():

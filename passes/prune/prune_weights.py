@@ -37,6 +37,7 @@ from tvmopt.passes.quantize.layers import Layer, select
 from tvmopt.passes.quantize.net_pair import Errand, NetPair, Progress, stages
 from tvmopt.passes.quantize.repair_weights import sampled
 from tvmopt.passes.quantize.weight_layers import Build
+from tvmopt.prediction import Predict
 from tvmopt.report import Report
 
 _IMPORTANCES = ("magnitude", "wanda", "obs")
@@ -105,27 +106,35 @@ class PruneWeights:
     """Prune the layers of a graph of floats, and note in the report what each lost.
 
     It is no TVM pass: what fails in one of those loses its type.
+
+    Attributes:
+        outputs: After a call, for each layer whose outputs were reordered, by its name: the number
+            of each output among those that it had, (outputs,).
     """
 
     def __init__(
         self,
         options: PruneWeightsOptions,
-        samples: Samples,
-        tap: Tap,
+        samples: Samples | None,
+        tap: Tap | None,
         report: Report,
         *,
+        predict: Predict | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Take what is needed.
 
         Args:
             options: How.
-            samples: What to run.
-            tap: Compiles modules for this machine.
+            samples: What to run; None chooses by the weights' magnitude, for a forecast.
+            tap: Compiles modules for this machine; None as ``samples``.
             report: Takes each decision.
+            predict: The cost model of the target; None asks nobody.
             progress: Is told of each layer; None tells nobody.
         """
         self.options, self.samples, self.tap, self.report = options, samples, tap, report
+        self.predict = predict
+        self.outputs: dict[str, np.ndarray] = {}
         self.progress: Callable[[str, int, int], None] = progress or (lambda *_: None)
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
@@ -142,6 +151,8 @@ class PruneWeights:
         layers = self._layers(mod)
         if not layers:
             return mod
+        if self.samples is None or self.tap is None:
+            return _changed(mod, self._by_magnitude(layers))
         errand = Errand(
             pass_name="PruneWeights",
             what="prune weights",
@@ -163,10 +174,25 @@ class PruneWeights:
                 done += len(stage)
             self.progress(errand.what, done, len(layers))
 
-        def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-            return changes[var](value, lambda expr, _name: expr) if var in changes else value
+        return _changed(mod, changes)
 
-        return rebuild_main(mod, lambda _graph: rule)
+    def _by_magnitude(self, layers: Sequence[FloatLayer]) -> dict[relax.Var, Build]:
+        """Return the layers without their least blocks: zeros enough for a forecast of time."""
+        options, changes = self.options, dict[relax.Var, Build]()
+        for layer in layers:
+            rows = layer.rows()
+            problem = Problem(
+                weight=rows,
+                wanted=rows,
+                hessian=np.eye(rows.shape[1]),
+                run=layer.run,
+                has_bias=layer.reference_bias is not None,
+            )
+            kept = choose_mask(problem, options.shape, options.sparsity, "magnitude", 1)
+            changes |= layer.changes(masked(problem, options.shape, kept))
+            share = f"{1 - kept.mean():.0%} of the {options.structure} blocks"
+            self._note(layer.name, applied=True, reason=f"{share} will be 0")
+        return changes
 
     def _layers(self, mod: tvm.IRModule) -> list[FloatLayer]:
         """Return the layers to prune; those that are left are noted."""
@@ -238,3 +264,10 @@ class PruneWeights:
 
     def _note(self, site: str, *, applied: bool, reason: str) -> None:
         self.report.add("PruneWeights", site, applied=applied, reason=reason)
+
+
+def _changed(mod: tvm.IRModule, changes: Mapping[relax.Var, Build]) -> tvm.IRModule:
+    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
+        return changes[var](value, lambda expr, _name: expr) if var in changes else value
+
+    return rebuild_main(mod, lambda _graph: rule)

@@ -54,7 +54,7 @@ def forecast(model: Model, recipe: Recipe, calib: Path | None, target: str, *, j
 def print_compression(described: Mapping[str, Any]) -> None:
     """Print the "recipe" of a manifest: what it did to each layer, and why."""
     result = described["result"]
-    changed = [layer for layer in result if layer["before"] != layer["after"]]
+    changed = [layer for layer in result if layer["changed"]]
     bytes_before, bytes_after = (sum(layer["weight_bytes"][i] for layer in result) for i in (0, 1))
     before, after = described["predicted_cycles"]
     learned = described["calibration"]
@@ -75,11 +75,22 @@ def print_compression(described: Mapping[str, Any]) -> None:
 
 def _row(layer: Mapping[str, Any]) -> tuple[str, ...]:
     cycles, (old, new) = layer["predicted_cycles"], layer["weight_bytes"]
-    changed = layer["before"] != layer["after"]
+    changed = layer["changed"]
     return (
         layer["layer"],
-        layer["after"],
+        _numbers(layer),
         f"{old / max(new, 1):.1f}x smaller" if changed else "",
         f"{cycles[0] / max(cycles[1], 1):.2f}x as fast" if changed and cycles else "",
         layer["reason"],
     )
+
+
+def _numbers(layer: Mapping[str, Any]) -> str:
+    """Return what a layer computes in, how much of it is zero, and what it was made into."""
+    parts = [layer["after"]]
+    old, new = layer["sparsity"]
+    if new > old:
+        parts.append(f"{new:.0%} zeros")
+    if len(layer["became"]) > 1:
+        parts.append(f"{len(layer['became'])} layers")
+    return ", ".join(parts)

@@ -16,7 +16,7 @@ from tvmopt.passes.quantize.repair_weights import RepairWeightsOptions
 from tvmopt.passes.quantize.smooth_quant import SmoothQuantOptions
 from tvmopt.recipe.tables import nearest
 
-Stage = Literal["prepare", "quantize", "repair"]
+Stage = Literal["restructure", "prune", "prepare", "quantize", "repair"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -27,7 +27,9 @@ class PassKind:
     Attributes:
         name: In recipes.
         options: The class of its options.
-        stage: "prepare" changes floats, "quantize" makes integers of them, "repair" changes those.
+        stage: "restructure" changes the shapes of layers, "prune" makes zeros and fits the other
+            floats, "prepare" scales floats, "quantize" makes integers of them, "repair" changes
+            those.
         needs_samples: Whether it learns from calibration samples.
         bits: The option that says how many bits a weight has, and which layers may differ in; None
             where there is none.
@@ -60,7 +62,7 @@ KINDS: tuple[PassKind, ...] = (
     PassKind(
         name="prune-weights",
         options=PruneWeightsOptions,
-        stage="prepare",
+        stage="prune",
         needs_samples=True,
         hidden=("skip",),
     ),

@@ -169,7 +169,8 @@ def _check_order(kinds: Sequence[PassKind]) -> None:
         if later:
             raise OptionError(
                 f"pass {later[0].name!r} must come before {kind.name!r}, got it after; the order "
-                "is: passes that change floats, passes that quantize, passes that repair"
+                "is: passes that change shapes, that prune, that scale floats, that quantize, that "
+                "repair"
             )
         if kind.stage == "repair" and not any(k.stage == "quantize" for k in kinds):
             raise OptionError(f"pass {kind.name!r} must come after one that quantizes, got none")
