@@ -37,12 +37,13 @@ class Results:
         return bool(row.get("verdict")) and row.get("text") == text
 
     def put(self, row: Row, facts: Mapping[str, Any]) -> None:
-        """Add a row, or measure it anew, and write the file whole.
+        """Add a row, or put it in the place of an older one, and write the file whole.
 
         Args:
             row: With "task" and "method".
-            facts: Of the machine; kept with the row, since another may measure the next.
+            facts: Of the machine.
         """
+        self.rows = Results.load(self.path).rows  # another run may have added some
         self.rows[row["task"], row["method"]] = row
         rows = list(self.rows.values())
         reports.write_json(self.path, {"machine": facts, "rows": rows})
