@@ -93,55 +93,58 @@ def fill(weights: np.ndarray, numbers: np.ndarray, depth: int) -> Bins:
     """Put steps into bins of at most ``depth``: each into the first that is open and has room.
 
     Args:
-        weights: (panels, entries, width, 4), int8, none of which breaks the rule alone.
-        numbers: (panels, entries): the step of each.
+        weights: (panels, entries, width, 4), int8, none of which breaks the rule alone. Entries of
+            zeros come into no bin.
+        numbers: (panels, entries): the step of each, or whatever else tells it.
         depth: Steps of a bin at most.
     """
-    signs = _signs(weights)  # (panels, entries, lanes)
-    place = _places(signs, _order(signs, depth), depth)
-    panels, entries = place.shape
-    count = place.max(initial=-1) // depth + 1
-    held = np.zeros((panels, count, depth, *weights.shape[2:]), np.int8)
+    also: np.ndarray = np.any(weights, axis=(2, 3))
+    signs, counts = _signs(weights), also.sum(1)  # signs: (panels, entries, lanes)
+    order = _order(signs, counts, depth)
+    place = _places(signs, order, counts, depth)
+    bins = place.max(initial=-1) // depth + 1
+    held = np.zeros((len(weights), bins, depth, *weights.shape[2:]), np.int8)
     steps = np.zeros(held.shape[:3], np.int32)
-    rows = np.repeat(np.arange(panels), entries), place.ravel() // depth, place.ravel() % depth
-    held[rows], steps[rows] = weights.reshape(-1, *weights.shape[2:]), numbers.ravel()
+    panel, entry = np.nonzero(place >= 0)
+    rows = panel, place[panel, entry] // depth, place[panel, entry] % depth
+    held[rows], steps[rows] = weights[panel, entry], numbers[panel, entry]
     return Bins(held, steps)
 
 
-def _places(signs: np.ndarray, order: np.ndarray, depth: int) -> np.ndarray:
-    """Return for each entry its bin * depth + its place in it, (panels, entries)."""
+def _places(signs: np.ndarray, order: np.ndarray, counts: np.ndarray, depth: int) -> np.ndarray:
+    """Return for each entry its bin * depth + its place in it, (panels, entries), or -1."""
     panels, entries, lanes = signs.shape
-    rows = np.arange(panels)
     sums = np.zeros((panels, OPEN, lanes), np.int16)
-    counts = np.full((panels, OPEN), depth)  # full: no bin is open at first
+    held = np.full((panels, OPEN), depth)  # full: no bin is open at first
     bins = np.full((panels, OPEN), -1)
     made = np.zeros(panels, int)
-    place = np.empty((panels, entries), int)
-    for i in range(entries):
-        entry = order[:, i]
+    place = np.full((panels, entries), -1)
+    for i in range(counts.max(initial=0)):
+        rows = np.flatnonzero(i < counts)
+        entry = order[rows, i]
         more = signs[rows, entry]
-        fits = (counts < depth) & (sums + more[:, None] <= LIMIT).all(-1)
-        slot = np.where(fits.any(1), fits.argmax(1), counts.argmax(1))  # else close the fullest
-        new = ~fits[rows, slot]
-        sums[rows[new], slot[new]], counts[rows[new], slot[new]] = 0, 0
-        bins[rows[new], slot[new]] = made[new]
-        made += new
-        place[rows, entry] = bins[rows, slot] * depth + counts[rows, slot]
+        fits = (held[rows] < depth) & (sums[rows] + more[:, None] <= LIMIT).all(-1)
+        slot = np.where(fits.any(1), fits.argmax(1), held[rows].argmax(1))  # or close the fullest
+        new = ~fits[np.arange(len(rows)), slot]
+        opened = rows[new], slot[new]
+        sums[opened], held[opened], bins[opened] = 0, 0, made[rows[new]]
+        made[rows[new]] += 1
+        place[rows, entry] = bins[rows, slot] * depth + held[rows, slot]
         sums[rows, slot] += more
-        counts[rows, slot] += 1
+        held[rows, slot] += 1
     return place
 
 
-def _order(signs: np.ndarray, depth: int) -> np.ndarray:
+def _order(signs: np.ndarray, counts: np.ndarray, depth: int) -> np.ndarray:
     """Return the entries of each panel, each large one followed by ``depth - 1`` small ones."""
-    entries = signs.shape[1]
     ranked = np.argsort(-signs.max(-1, initial=0), axis=1, kind="stable")
-    larges = -(-entries // depth)
-    order = np.empty_like(ranked)
-    positions = np.arange(entries)
-    order[:, positions[::depth]] = ranked[:, :larges]
-    rest = np.delete(positions, positions[::depth])
-    order[:, rest] = ranked[:, larges:][:, ::-1]
+    order = ranked.copy()
+    for panel, count in enumerate(counts):
+        positions = np.arange(count)
+        large = positions % depth == 0
+        number = int(large.sum())
+        order[panel, positions[large]] = ranked[panel, :number]
+        order[panel, positions[~large]] = ranked[panel, number:count][::-1]
     return order
 
 

@@ -55,7 +55,7 @@ def tile_cycles(
     return steps * step_cycles(tile, dot, target) + ends + finish
 
 
-def _held(dot: Dot) -> int:
+def held(dot: Dot) -> int:
     """Return the registers beside the sums that a column of them needs: weights, 16-bit sums."""
     return dot.depth + 1 if dot.chained else 1
 
@@ -73,7 +73,7 @@ def choose_qtile(
         Tile(r, v * dot.lanes, dot.lanes)
         for v in range(1, free // 2 + 1)
         for r in range(1, min(rows, MAX_ROWS) + 1)
-        if r * v + v * _held(dot) <= free and (v == 1 or v * dot.lanes <= columns)
+        if r * v + v * held(dot) <= free and (v == 1 or v * dot.lanes <= columns)
     ]
 
     def cycles(tile: Tile) -> float:

@@ -4,7 +4,7 @@ The loops are those of conv.py, but along k only the steps that are not zero are
 column of weights (one register tile wide) and its place in the input. A product is the convolution
 of one line of m pixels by 1x1.
 
-Source: the register tile of conv.py over the lists of sparse_steps.py; derived here.
+Source: the register tile of conv.py over the lists of panel_steps.py; derived here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tvmopt.kernels.conv_image import Image
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
-from tvmopt.kernels.sparse_steps import SparseSteps, sparse_steps
+from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
 from tvmopt.kernels.tile import MAX_ROWS, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
@@ -110,7 +110,7 @@ def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> fl
     return cost.CALL_CYCLES + max(work, fetch) + cost.stream_cycles(2 * image.scratch_bytes, target)
 
 
-def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> SparseSteps:
+def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> PanelSteps:
     """Return the blocks of (o, kh, kw, c) that are not zero, ``width`` registers wide."""
     lanes = target.lanes(32)
     tile = Tile(1, width * lanes, lanes)
@@ -118,27 +118,27 @@ def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> S
     lines = image.starts()
     flat = weight.reshape(conv.out_channels, len(lines), -1)
     cut = flat[panel_columns(conv.out_channels, tile)]  # (panels, columns, lines, run)
-    return sparse_steps(cut.transpose(0, 2, 3, 1)[..., None], lines)
+    return panel_steps(cut.transpose(0, 2, 3, 1)[..., None], lines)
 
 
 def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w, offsets, starts, *operands, y)``; the three of ``SparseSteps``."""
+    """Return ``name(x, w, offsets, panels, *operands, y)``; the three of ``PanelSteps``."""
     conv, tile, blocks = site.conv, how.tile, how.rows
     count, image = len(panels(conv.out_channels, tile)), Image(conv)
 
     def body() -> None:
-        x, w, offsets, starts, *operands, y = parameters(
+        x, w, offsets, table, *operands, y = parameters(
             ("x", conv.input_shape),
             ("w", (site.steps, tile.columns, 1)),
             ("offsets", (site.steps,), site.index),
-            ("starts", (count + 1,), "int32"),
+            ("panels", (count + 1, 2), "int32"),
             *conv.epilogue.parameters(conv.output_shape),
         )
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:
-            block, panel = bind(task // count), bind(task % count)
-            first = bind(starts[panel])
-            extent = bind(starts[panel + 1] - first)
+            block, number = bind(task // count), bind(task % count * 2)
+            first, panel = bind(table[number]), bind(table[number + 1])
+            extent = bind(table[number + 2] - first)
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, 0)

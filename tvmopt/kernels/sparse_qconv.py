@@ -23,9 +23,9 @@ from tvmopt.kernels.dot import Dot, choose_dot, word
 from tvmopt.kernels.dot_tile import DotTile
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import write_tile
+from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
 from tvmopt.kernels.qconv import QConvConfig, QConvSite, image_of
-from tvmopt.kernels.qtile import MAX_ROWS, tile_cycles
-from tvmopt.kernels.sparse_steps import SparseSteps, sparse_steps
+from tvmopt.kernels.qtile import MAX_ROWS, held, tile_cycles
 from tvmopt.kernels.tile import Tile, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
@@ -55,7 +55,9 @@ class SparseQConvSite:
         return self.qconv.epilogue
 
 
-def config(site: QConvSite, width: int, steps: int, target: CpuTarget) -> QConvConfig | None:
+def config(
+    site: QConvSite, width: int, steps: int, target: CpuTarget, dot: Dot | None = None
+) -> QConvConfig | None:
     """Return the choice for blocks of ``width`` registers of columns; None if there are too few.
 
     Args:
@@ -63,13 +65,14 @@ def config(site: QConvSite, width: int, steps: int, target: CpuTarget) -> QConvC
         width: Registers of columns of a block.
         steps: Blocks that are not zero.
         target: The machine.
+        dot: How a step is done; None takes the best for any weights.
     """
-    conv, dot = site.conv, choose_dot(target, site.largest)
+    conv, dot = site.conv, dot or choose_dot(target, site.largest)
     columns = width * dot.lanes
     if conv.groups != 1 or conv.out_channels < columns:
         return None
     # Sums, the block's weights, the activation and a product.
-    most = min(conv.rows, MAX_ROWS, (target.vector_registers - 2 - width) // width)
+    most = min(conv.rows, MAX_ROWS, (target.vector_registers - 2) // width - held(dot))
     line = image_of(site, dot).line
     number = len(panels(conv.out_channels, Tile(1, columns, dot.lanes)))
 
@@ -104,33 +107,33 @@ def cycles(site: SparseQConvSite, how: QConvConfig, target: CpuTarget) -> float:
     return cost.CALL_CYCLES + max(how.rows.total * number * work, fetch) + copied
 
 
-def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> SparseSteps:
+def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> PanelSteps:
     """Return the blocks of integers (o, kh, kw, c) that are not zero, as the kernel reads them."""
-    dense = qconv.pack(weight, site, how)
-    return sparse_steps(dense, image_of(site, how.dot).starts())
+    dense, dot = qconv.pack(weight, site, how), how.dot
+    return panel_steps(dense, image_of(site, dot).starts(), dot.depth if dot.chained else 1)
 
 
 def sparse_qconv(site: SparseQConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w, offsets, starts, bias: qconv.pack_bias(), *operands, y)``."""
+    """Return ``name(x, w, offsets, panels, bias: qconv.pack_bias(), *operands, y)``."""
     inner, dot, tile, blocks = site.qconv, how.dot, how.tile, how.rows
     conv, image = inner.conv, image_of(inner, dot)
     count = len(panels(conv.out_channels, tile))
     weights, whole = Vector(dot.lanes * dot.group), Vector(dot.lanes, "int32")
 
     def body() -> None:
-        x, w, offsets, starts, bias, *operands, y = parameters(
+        x, w, offsets, table, bias, *operands, y = parameters(
             ("x", conv.input_shape, inner.dtype),
             ("w", (site.steps, tile.columns, dot.group), dot.weight),
             ("offsets", (site.steps,), site.index),
-            ("starts", (count + 1,), "int32"),
+            ("panels", (count + 1, 2), "int32"),
             ("bias", (count, tile.width), "int32"),
             *conv.epilogue.parameters(conv.output_shape),
         )
         padded = image.copy(x, parallel=how.parallel)
         with loop(blocks.count * count, parallel=how.parallel) as task:
-            block, panel = bind(task // count), bind(task % count)
-            first = bind(starts[panel])
-            extent = bind(starts[panel + 1] - first)
+            block, number = bind(task // count), bind(task % count * 2)
+            first, panel = bind(table[number]), bind(table[number + 1])
+            extent = bind(table[number + 2] - first)
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, 0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 from tvm import tirx
 
 from tvmopt.kernels import qconv, qwinograd, sparse_qconv
+from tvmopt.kernels.dot import chained_dot
+from tvmopt.kernels.panel_steps import PanelSteps
 from tvmopt.kernels.qconv_chained import best
 from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.sparse_qconv import SparseQConvSite
@@ -121,21 +124,27 @@ def _sparse(task: _Task) -> Iterator[_Candidate]:
     site, target = task.site, task.kernels.target
     if np.mean(task.weight == 0) < SPARSE:
         return
-    for width in sparse_qconv.WIDTHS:
-        how = sparse_qconv.config(site, width, 1, target)
+    dots = [None, chained_dot(target, site.largest)]
+    for width, dot in product(sparse_qconv.WIDTHS, dict.fromkeys(dots)):
+        how = sparse_qconv.config(site, width, 1, target, dot)
         if how is None:
             continue
         steps = sparse_qconv.pack(task.weight, site, how)
-        how = sparse_qconv.config(site, width, steps.count, target)
+        how = sparse_qconv.config(site, width, steps.count, target, dot)
         assert how is not None, "the number of steps decides nothing about the width"
         listed = SparseQConvSite(qconv=site, steps=steps.count, index=str(steps.offsets.dtype))
         cycles = sparse_qconv.cycles(listed, how, target)
-        yield cycles, partial(_listed, task, listed, how, cycles)
+        yield cycles, partial(_listed, task, listed, how, cycles, steps)
 
 
-def _listed(task: _Task, site: SparseQConvSite, how: qconv.QConvConfig, cycles: float) -> Chosen:
+def _listed(
+    task: _Task,
+    site: SparseQConvSite,
+    how: qconv.QConvConfig,
+    cycles: float,
+    steps: PanelSteps,
+) -> Chosen:
     """Return the kernel over a list of blocks."""
-    steps = sparse_qconv.pack(task.weight, task.site, how)
     kind = f"sparse_{how.dot.key}_{'gemm' if task.site.conv.pointwise else 'conv'}"
     shape, dense = f"{how.tile.columns}x{how.dot.group}", how.tile.columns * how.dot.group
     zeros = 1 - steps.count * dense / task.weight.size
@@ -144,7 +153,7 @@ def _listed(task: _Task, site: SparseQConvSite, how: qconv.QConvConfig, cycles: 
         packed=(
             steps.weights,
             steps.offsets,
-            steps.starts,
+            steps.panels,
             qconv.pack_bias(task.bias, task.weight, task.site, how),
         ),
         cycles=cycles,

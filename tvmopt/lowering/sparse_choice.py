@@ -21,7 +21,7 @@ class SparseChoice:
 
     Attributes:
         kernel: The PrimFunc.
-        packed: Its constants: weights, offsets, starts.
+        packed: Its constants: weights, offsets, panels.
         note: How many blocks are zero.
     """
 
@@ -60,7 +60,7 @@ def choose_sparse(
         zeros = 1 - steps.count * how.tile.columns / weight.size
         found = SparseChoice(
             kernel=kernels.get(sparse_conv.sparse_conv, kind, site, how, cycles),
-            packed=(steps.weights, steps.offsets, steps.starts),
+            packed=(steps.weights, steps.offsets, steps.panels),
             note=f"{zeros:.0%} of the {how.tile.columns}x1 blocks are 0",
         )
     return found
