@@ -14,6 +14,7 @@ from tvmopt.kernels import gemm
 from tvmopt.kernels.blocks import RowBlocks
 from tvmopt.kernels.epilogue import STORE, Epilogue, Operand, Step
 from tvmopt.kernels.gemm import GemmConfig, GemmSite
+from tvmopt.kernels.tile import panel_columns
 
 BIAS_RESIDUAL_RELU = Epilogue(
     (Operand.CHANNEL, Operand.TENSOR),
@@ -61,10 +62,43 @@ def test_blocks_and_prefetch_do_not_change_the_product(
 
 
 def test_weights_that_outrun_level_1_are_prefetched(kit: SimpleNamespace) -> None:
-    small, large = (gemm.config(GemmSite(m=1, k=512, n=n), kit.AVX2) for n in (16, 1024))
+    small, large = (gemm.config(GemmSite(m=8, k=512, n=n), kit.AVX2) for n in (16, 1024))
     assert (small.prefetch, large.prefetch) == (False, True)
-    func = gemm.gemm(GemmSite(m=1, k=512, n=1024), large, "f32_gemm")
+    func = gemm.gemm(GemmSite(m=8, k=512, n=1024), large, "f32_gemm")
     assert "prefetcht" in kit.build(func, kit.AVX2).inspect_source("asm")
+
+
+@pytest.mark.parametrize("machine", ["AVX2", "AVX512"])
+def test_a_single_row_takes_its_weights_from_memory_as_they_come(
+    kit: SimpleNamespace, machine: str
+) -> None:
+    target, site = getattr(kit, machine), GemmSite(m=1, k=512, n=1024)
+    how = gemm.config(site, target)
+    assert how.tile.vectors == target.vector_registers // 2
+    func = gemm.gemm(site, how, "f32_gemm")
+    assert "prefetch" not in kit.build(func, target).inspect_source("asm")
+    (loop,) = kit.hot_loops(func, target)
+    assert not loop.spills
+    # No multiply-add waits for a load of its own.
+    assert loop.multiply_adds(target) % how.tile.vectors == 0
+    from_memory = loop.count(r"vfmadd\w+ps\s+-?\w*\(")
+    assert from_memory == loop.multiply_adds(target)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(machine=st.sampled_from(["AVX2", "AVX512", "NEON"]), n=st.integers(1, 3000))
+def test_a_single_rows_panels_cover_its_columns_in_few_registers(
+    kit: SimpleNamespace, machine: str, n: int
+) -> None:
+    target = getattr(kit, machine)
+    tile = gemm.row_tile(n, target)
+    assert tile.rows == 1
+    assert tile.lanes == min(target.lanes(32), n)
+    assert tile.vectors <= target.vector_registers // 2
+    packed = panel_columns(n, tile)
+    assert set(packed.ravel()) == set(range(n))
+    # The last panel and the last register overlap their neighbours: by less than a panel.
+    assert packed.size < n + tile.width + tile.lanes * len(packed)
 
 
 def test_panels_hold_every_column_of_the_weight(kit: SimpleNamespace) -> None:

@@ -25,18 +25,24 @@ def stream_cycles(size: int, target: CpuTarget) -> float:
     return size / MEMORY_BYTES_PER_CYCLE
 
 
+def stays_in_l3(size: int, target: CpuTarget) -> bool:
+    """Say whether level 3 keeps a kernel's weights from one run to the next.
+
+    The rest of the network lies between: they must leave room for those of other layers and for
+    other programs.
+    """
+    return size <= target.l3_bytes // 8
+
+
 def weight_cycles(size: int, passes: int, target: CpuTarget) -> float:
     """Return the cycles of reading a kernel's weights so many times in one run.
-
-    The rest of the network lies between one run's first read and the next run's: level 3 keeps the
-    weights so long only where they leave room for those of other layers and for other programs.
 
     Args:
         size: Bytes of all weights.
         passes: How often a run reads them, at least once.
         target: The machine.
     """
-    kept = size <= target.l3_bytes // 8
+    kept = stays_in_l3(size, target)
     first = size / (L3_BYTES_PER_CYCLE if kept else MEMORY_BYTES_PER_CYCLE)
     return first + (passes - 1) * stream_cycles(size, target)
 
