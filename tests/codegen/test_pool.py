@@ -79,6 +79,41 @@ int main(void) {
 """
 )
 
+# Who takes which task, in what order, if nobody runs beside it.
+_CLAIMS = (
+    _TYPES
+    + """
+static void start(pool_t *pool, uint32_t launch) {
+    for (int i = 0; i < THREADS; i++)
+        atomic_store(&pool->lists[i].claims, (uint64_t)launch << 32);
+}
+
+int main(void) {
+    task_list lists[THREADS];
+    pool_t pool = {.threads = THREADS, .lists = lists};
+    start(&pool, 5);
+    for (int thread = 0; thread < THREADS; thread++)
+        CHECK(claim_task(&pool, thread, 4) < 0 && claim_task(&pool, thread, 6) < 0);
+    /* All at the same pace: each gets its own, and the first tasks go to all of them. */
+    for (int i = 0; i < TASKS_PER_THREAD; i++)
+        for (int thread = 0; thread < THREADS; thread++)
+            CHECK(claim_task(&pool, thread, 5) == i * THREADS + thread);
+    CHECK(claim_task(&pool, 0, 5) < 0);
+    /* One alone: its own first, then those of the others, each once. */
+    start(&pool, 6);
+    int seen[THREADS * TASKS_PER_THREAD] = {0};
+    for (int i = 0; i < THREADS * TASKS_PER_THREAD; i++) {
+        const int task = claim_task(&pool, 1, 6);
+        CHECK(task >= 0 && task < THREADS * TASKS_PER_THREAD && !seen[task]++);
+        CHECK(i >= TASKS_PER_THREAD || task % THREADS == 1);
+    }
+    CHECK(claim_task(&pool, 1, 6) < 0);
+    puts("done");
+    return 0;
+}
+"""
+)
+
 _SCRATCH = (
     _TYPES
     + """
@@ -165,6 +200,11 @@ def run(program: str, folder: Path, flags: list[str]) -> None:
 @pytest.mark.parametrize("flags", [[], ["-fsanitize=thread"], ["-fsanitize=address,undefined"]])
 def test_each_launch_runs_each_task_once(flags: list[str], threads: int, tmp_path: Path) -> None:
     run(_POOL, tmp_path, [*flags, f"-DTHREADS={threads}"])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_a_thread_takes_its_own_tasks_first(threads: int, tmp_path: Path) -> None:
+    run(_CLAIMS, tmp_path, ["-fsanitize=address,undefined", f"-DTHREADS={threads}"])
 
 
 @pytest.mark.parametrize("flags", [[], ["-fsanitize=address,undefined"]])

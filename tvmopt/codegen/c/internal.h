@@ -116,15 +116,21 @@ typedef struct {
 
 typedef int (*task_fn)(int task, task_group *group, void *closure);
 
+/* Which of its own tasks a thread, or one that helps it, takes next. The launch's number is in the
+ * upper half: a thread that comes late cannot take a task of one launch for that of another. */
+typedef struct {
+    _Atomic uint64_t claims;
+    unsigned char apart[64 - sizeof(uint64_t)]; /* no two threads write to one cache line */
+} task_list;
+
 typedef struct {
     int32_t threads, started; /* with the caller's own; how many were created */
     bool spin;                /* false where threads outnumber the CPUs we may use */
     pthread_t *handles;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    /* The launch's number in the upper half, its next task in the lower: a thread that comes late
-     * cannot take a task of one launch for that of another. */
-    _Atomic uint64_t claims;
+    task_list *lists; /* one a thread */
+    _Atomic uint32_t launch; /* the last one's number */
     atomic_int pending, sleepers, failures;
     atomic_bool caller_sleeps, stop;
     _Atomic(task_fn) task;

@@ -1,9 +1,11 @@
 /* A few threads for parallel loops. They wait for the next loop by spinning, for the gap between
  * two loops of one run is mostly shorter than a wake-up, and sleep when none comes for SPIN_NS.
  *
- * A loop is cut into a few tasks a thread, and threads claim them one by one. So a thread that the
- * system runs late, because others use its core, delays a loop by one task at most: the caller does
- * the rest itself. */
+ * A loop is cut into a few tasks a thread, and threads claim them one by one: first their own, then
+ * those of others. So a thread finds in its core's caches what it used in the last run, weights for
+ * one, and a thread that the system runs late, because others use its core, delays a loop by one
+ * task at most: the rest is taken from it. Neighbouring tasks belong to different threads, for a
+ * short loop fills the first tasks only. */
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,7 +32,7 @@ static inline void pause_cpu(void) {
 static uint32_t launch_of(uint64_t claims) { return (uint32_t)(claims >> 32); }
 
 static bool has_work(pool_t *pool, uint32_t seen) {
-    return launch_of(atomic_load(&pool->claims)) != seen || atomic_load(&pool->stop);
+    return atomic_load(&pool->launch) != seen || atomic_load(&pool->stop);
 }
 
 static bool spin_for_work(pool_t *pool, uint32_t seen) {
@@ -56,13 +58,23 @@ static void wait_for_work(pool_t *pool, uint32_t seen) {
 
 static int32_t task_count(const pool_t *pool) { return pool->threads * TASKS_PER_THREAD; }
 
-/* Return the next task of that launch, or -1 if all are taken or another launch has begun. */
-static int32_t claim_task(pool_t *pool, uint32_t launch) {
-    uint64_t claims = atomic_load(&pool->claims);
+/* Return the next of a thread's own tasks of that launch, or -1 if all are taken or another launch
+ * has begun. */
+static int32_t claim_of(pool_t *pool, int32_t owner, uint32_t launch) {
+    _Atomic uint64_t *const list = &pool->lists[owner].claims;
+    uint64_t claims = atomic_load(list);
     do {
-        if (launch_of(claims) != launch || (int32_t)(uint32_t)claims >= task_count(pool)) return -1;
-    } while (!atomic_compare_exchange_weak(&pool->claims, &claims, claims + 1));
-    return (int32_t)(uint32_t)claims;
+        if (launch_of(claims) != launch || (uint32_t)claims >= TASKS_PER_THREAD) return -1;
+    } while (!atomic_compare_exchange_weak(list, &claims, claims + 1));
+    return (int32_t)(uint32_t)claims * pool->threads + owner;
+}
+
+static int32_t claim_task(pool_t *pool, int32_t thread, uint32_t launch) {
+    for (int32_t i = 0; i < pool->threads; i++) {
+        const int32_t task = claim_of(pool, (thread + i) % pool->threads, launch);
+        if (task >= 0) return task;
+    }
+    return -1;
 }
 
 static void finish_task(pool_t *pool) {
@@ -80,7 +92,7 @@ static void run_tasks(worker_t *worker, pool_t *pool, uint32_t launch) {
     for (;;) {
         const task_fn task = atomic_load(&pool->task);
         void *const closure = atomic_load(&pool->closure);
-        const int32_t index = claim_task(pool, launch);
+        const int32_t index = claim_task(pool, worker->index, launch);
         if (index < 0) break;
         if (task(index, &group, closure) != 0) atomic_fetch_add(&pool->failures, 1);
         finish_task(pool);
@@ -95,7 +107,7 @@ static void *worker_main(void *argument) {
     for (uint32_t seen = 0;;) {
         wait_for_work(pool, seen);
         if (atomic_load(&pool->stop)) return NULL;
-        seen = launch_of(atomic_load(&pool->claims));
+        seen = atomic_load(&pool->launch);
         run_tasks(worker, pool, seen);
     }
 }
@@ -122,12 +134,14 @@ static int pool_launch(worker_t *caller, task_fn task, void *closure) {
         task_group alone = {.num_task = 1};
         return task(0, &alone, closure) == 0 ? 0 : -1;
     }
-    const uint32_t launch = launch_of(atomic_load(&pool->claims)) + 1;
+    const uint32_t launch = atomic_load(&pool->launch) + 1;
     atomic_store(&pool->task, task);
     atomic_store(&pool->closure, closure);
     atomic_store(&pool->failures, 0);
     atomic_store(&pool->pending, task_count(pool));
-    atomic_store(&pool->claims, (uint64_t)launch << 32);
+    for (int32_t i = 0; i < pool->threads; i++)
+        atomic_store(&pool->lists[i].claims, (uint64_t)launch << 32);
+    atomic_store(&pool->launch, launch);
     if (atomic_load(&pool->sleepers) > 0) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->work);
@@ -153,7 +167,8 @@ static bool pool_start(pool_t *pool, worker_t *workers, int32_t threads) {
     pthread_cond_init(&pool->done, NULL);
     if (threads == 1) return true;
     pool->handles = calloc((size_t)threads - 1, sizeof *pool->handles);
-    if (!pool->handles) return false;
+    pool->lists = calloc((size_t)threads, sizeof *pool->lists);
+    if (!pool->handles || !pool->lists) return false;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->started < threads - 1) {
@@ -172,6 +187,7 @@ static void pool_stop(pool_t *pool) {
     pthread_mutex_unlock(&pool->lock);
     for (int32_t i = 0; i < pool->started; i++) pthread_join(pool->handles[i], NULL);
     free(pool->handles);
+    free(pool->lists);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
