@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ class Library:
             self._peak = self._function(f"{name}_peak_gflops", ctypes.c_double)
             ports = (pointer, integer)
             self._run = self._function(f"{name}_run", integer, pointer, *ports, *ports)
+            self._run_as_given = self._library[f"{name}_run"]  # an object of its own
             inputs = self._function(f"{name}_input_count", integer)
             outputs = self._function(f"{name}_output_count", integer)
         except AttributeError as err:
@@ -108,15 +110,27 @@ class Library:
         """
         self._inputs.fill(inputs)
         self._outputs.fill(outputs)
-        self.run_buffers(self._inputs, self._outputs)
-
-    def run_buffers(self, inputs: Buffers, outputs: Buffers) -> None:
-        """Run once on filled buffers; otherwise as ``run``."""
-        status = self._run(
-            self._instance, inputs.pointer, inputs.count, outputs.pointer, outputs.count
-        )
+        given, wanted = self._inputs, self._outputs
+        status = self._run(self._instance, given.pointer, given.count, wanted.pointer, wanted.count)
         if status != 0:
-            raise ArtifactError(self._error(self._instance))
+            raise self.failure()
+
+    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], int]:
+        """Return a call that runs once on filled buffers and returns the artefact's status.
+
+        Its arguments are C values already: converting five integers takes as long as the executor
+        does. The buffers must be kept as long as the call.
+        """
+        values = [
+            ctypes.c_void_p(self._instance),
+            *(ctypes.c_void_p(inputs.pointer), ctypes.c_int32(inputs.count)),
+            *(ctypes.c_void_p(outputs.pointer), ctypes.c_int32(outputs.count)),
+        ]
+        return functools.partial(self._run_as_given, *values)
+
+    def failure(self) -> ArtifactError:
+        """Return the error that the last run's status stands for."""
+        return ArtifactError(self._error(self._instance))
 
     def set_profile(self, seconds: np.ndarray | None) -> None:
         """Have each run store its steps' times in ``seconds``, float64, one a step, or nowhere."""

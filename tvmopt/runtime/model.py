@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,16 +114,26 @@ class Model:
             given[-1][...] = array
         return Binding(self, given, self._results(None))
 
-    def run_bound(self, inputs: Buffers, outputs: Buffers) -> None:
-        """Run on buffers that ``Binding`` keeps.
+    def bound_call(self, inputs: Buffers, outputs: Buffers) -> Callable[[], int]:
+        """Return the call by which ``Binding`` runs on buffers that it keeps.
+
+        Raises:
+            ArtifactError: The model is closed.
+        """
+        with self._lock:
+            self._require_open()
+            return self._library.bind(inputs, outputs)
+
+    def run_bound(self, call: Callable[[], int]) -> None:
+        """Run what ``bound_call`` returned.
 
         Raises:
             ArtifactError: The model is closed, or a kernel fails.
         """
         with self._lock:
-            if self._library.closed:
-                raise ArtifactError(f"{self.path}: the model is closed; open it again")
-            self._library.run_buffers(inputs, outputs)
+            self._require_open()
+            if call() != 0:
+                raise self._library.failure()
 
     def profile(
         self, inputs: Mapping[str, Any] | Any = None, /, *, runs: int = 10, **named: Any
@@ -149,9 +159,12 @@ class Model:
         With the instructions that the artefact's kernels may use; one multiply-add counts as two.
         """
         with self._lock:
-            if self._library.closed:
-                raise ArtifactError(f"{self.path}: the model is closed; open it again")
+            self._require_open()
             return self._library.peak_gflops()
+
+    def _require_open(self) -> None:
+        if self._library.closed:
+            raise ArtifactError(f"{self.path}: the model is closed; open it again")
 
     def _given(self, inputs: Any, named: Mapping[str, Any]) -> list[np.ndarray]:
         if inputs is None:
@@ -173,8 +186,7 @@ class Model:
         self, given: list[np.ndarray], results: list[np.ndarray], seconds: np.ndarray | None = None
     ) -> None:
         with self._lock:
-            if self._library.closed:
-                raise ArtifactError(f"{self.path}: the model is closed; open it again")
+            self._require_open()
             if seconds is None:
                 self._library.run(given, results)
                 return
@@ -220,6 +232,7 @@ class Binding:
         self._given, self._results = Buffers(len(given)), Buffers(len(results))
         self._given.fill(given)
         self._results.fill(results)
+        self._call = model.bound_call(self._given, self._results)
 
     def run(self) -> None:
         """Run once.
@@ -227,7 +240,7 @@ class Binding:
         Raises:
             ArtifactError: The model is closed, or a kernel fails.
         """
-        self._model.run_bound(self._given, self._results)
+        self._model.run_bound(self._call)
 
 
 def _infos(entries: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:

@@ -24,16 +24,19 @@ class TensorInfo:
         dtype: NumPy's name of the element type.
         shape: Its lengths, all fixed.
         nbytes: Bytes of a dense array of this form; derived, and kept because each run needs it.
+        element: ``dtype`` as NumPy's object; likewise.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int = field(init=False, repr=False)
+    element: np.dtype[Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        nbytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
-        object.__setattr__(self, "nbytes", nbytes)
+        element = np.dtype(self.dtype)
+        object.__setattr__(self, "nbytes", math.prod(self.shape) * element.itemsize)
+        object.__setattr__(self, "element", element)
 
 
 def address(array: np.ndarray) -> int:
@@ -51,11 +54,11 @@ def address(array: np.ndarray) -> int:
 def aligned_empty(info: TensorInfo) -> np.ndarray:
     """Return an uninitialised array of the form of ``info`` that starts at a multiple of 64."""
     raw = np.empty(info.nbytes + ALIGNMENT, np.uint8)
-    return np.ndarray(info.shape, info.dtype, buffer=raw, offset=-address(raw) % ALIGNMENT)
+    return np.ndarray(info.shape, info.element, buffer=raw, offset=-address(raw) % ALIGNMENT)
 
 
 def _check(role: str, info: TensorInfo, array: np.ndarray) -> None:
-    if array.dtype != np.dtype(info.dtype):
+    if array.dtype != info.element:
         raise DataError(f"{role} {info.name!r} must be {info.dtype}, got {array.dtype}")
     if array.shape != info.shape:
         raise DataError(f"{role} {info.name!r} must have shape {info.shape}, got {array.shape}")
@@ -102,7 +105,10 @@ def prepare_inputs(infos: Sequence[TensorInfo], arrays: Sequence[np.ndarray]) ->
     """
     for info, array in zip(infos, arrays, strict=True):
         _check("input", info, array)
-    return [np.ascontiguousarray(array).reshape(array.shape) for array in arrays]
+    return [
+        array if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(array.shape)
+        for array in arrays
+    ]
 
 
 def check_outputs(infos: Sequence[TensorInfo], arrays: Sequence[np.ndarray]) -> None:
