@@ -47,37 +47,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(wanted: Selection, results: Results, facts: dict[str, Any], args: Any) -> None:
+def _run(
+    wanted: Selection, results: Results, facts: dict[str, Any], args: argparse.Namespace
+) -> None:
     """Measure what is not known yet, until the time is over."""
     end = time.monotonic() + 60 * args.minutes
     for task, methods in wanted.by_task().items():
         todo = [m for m in methods if args.again or not results.known(task, m.name, m.text)]
+        if not todo:
+            continue
         with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
             # The artefact of floats is what the others are timed beside.
-            for method in (None, *todo) if todo else ():
-                if time.monotonic() > end:
-                    return
-                row = _row(task, method, Path(folder, "float.so"), args)
-                results.put(row, facts)
-                if method is None and row.get("verdict") is None:
+            rest: list[Method | None] = [None, *todo]
+            while rest and time.monotonic() < end:
+                few, rest = rest[: args.together], rest[args.together :]
+                rows = _rows(task, few, Path(folder, "float.so"), args)
+                for row in rows:
+                    results.put(row, facts)
+                if few[0] is None and rows[0].get("verdict") is None:
                     break  # without its model or data nothing else will do
 
 
-def _row(task: str, method: Method | None, path: Path, args: argparse.Namespace) -> Row:
-    name = FLOAT if method is None else method.name
+def _rows(
+    task: str, methods: Sequence[Method | None], path: Path, args: argparse.Namespace
+) -> list[Row]:
+    """Measure some methods in one process; where that ends badly, each in one of its own."""
     start = time.monotonic()
-    reports.note(f"{task}, {name} ...")
+    names = [FLOAT if method is None else method.name for method in methods]
+    reports.note(f"{task}: {'; '.join(names)} ...")
     job = Job(
-        task=task, method=method, float_path=str(path), seconds=args.seconds, rounds=args.rounds
+        task=task,
+        methods=tuple(methods),
+        float_path=str(path),
+        seconds=args.seconds,
+        rounds=args.rounds,
     )
-    row: Row = {"task": task, "method": name, "text": "" if method is None else method.text}
+    limit = args.limit * len(methods)
+    found: list[Row]
     try:
-        row |= call("benchmarks.accuracy.measure", asdict(job), args.limit)
+        found = call("benchmarks.accuracy.measure", asdict(job), limit)["rows"]
     except ChildError as err:
-        row["reason"] = str(err)
-    told = " ".join(str(cell) for cell in table.make_rows([row])[0][3:])
-    reports.note(f"    {told}, {time.monotonic() - start:.0f} s")
-    return row
+        if len(methods) > 1:
+            return [row for method in methods for row in _rows(task, [method], path, args)]
+        found = [{"reason": str(err)}]
+    texts = ["" if method is None else method.text for method in methods]
+    rows = [
+        {"task": task, "method": name, "text": text, **row}
+        for name, text, row in zip(names, texts, found, strict=True)
+    ]
+    for row in rows:
+        told = " ".join(str(cell) for cell in table.make_rows([row])[0][2:])
+        reports.note(f"    {told}")
+    reports.note(f"    {time.monotonic() - start:.0f} s")
+    return rows
 
 
 def _show(wanted: Selection, results: Results, facts: dict[str, Any]) -> None:
@@ -117,6 +139,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("out/accuracy.json"))
     parser.add_argument(
         "--limit", type=float, default=3600.0, metavar="SECONDS", help="for one row of the table"
+    )
+    parser.add_argument(
+        "--together", type=int, default=6, metavar="N", help="rows measured by one process"
     )
     return parser.parse_args(arguments)
 

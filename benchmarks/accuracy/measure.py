@@ -1,4 +1,4 @@
-"""Compress one model in one way and judge the artefact; ``__main__.py`` calls this in a process."""
+"""Compress a model in some ways, judge each artefact; ``__main__.py`` calls this in a process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Job:
 
     Attributes:
         task: Its id.
-        method: None for the float model itself.
-        float_path: Where the float artefact is, or is to be put where ``method`` is None.
+        methods: In order; None is the float model itself.
+        float_path: Where the float artefact is, or is to be put where a method is None.
         seconds: Timed seconds of each artefact; 0 times nothing.
         rounds: Turns in which they are spent.
     """
 
     task: str
-    method: Method | None
+    methods: tuple[Method | None, ...]
     float_path: str
     seconds: float
     rounds: int
@@ -63,35 +63,39 @@ class Measurement:
     least_speedup: float | None = None
 
 
-def measure(job: Job, folder: Path) -> Measurement:
-    """Return what can be said of ``job``; ``folder`` takes the artefact."""
-    result = Measurement()
+def measure(job: Job, folder: Path) -> list[Measurement]:
+    """Return what can be said of each method; ``folder`` takes the artefacts."""
     try:
         task = TASKS[job.task]()
-        result.metric = task.metric
+    except FetchError as err:
+        return [Measurement(reason=f"skipped: {one_line(err)}") for _ in job.methods]
+    return [_measure(task, method, job, folder) for method in job.methods]
+
+
+def _measure(task: Task, method: Method | None, job: Job, folder: Path) -> Measurement:
+    result = Measurement(metric=task.metric)
+    try:
         start = time.perf_counter()
-        made = _compile(task, job, folder)
+        made = _compile(task, method, folder)
         result.seconds, result.size_bytes = time.perf_counter() - start, made.size_bytes
         result.verdict = task.evaluate(made.path)
-        if job.method is None:
+        if method is None:
             shutil.copyfile(made.path, job.float_path)
         elif job.seconds > 0:
             result.speedup, result.least_speedup = _speedups(
                 task, made.path, Path(job.float_path), job
             )
-    except FetchError as err:
-        result.reason = f"skipped: {one_line(err)}"
     except TvmoptError as err:
         # A recipe that was written for this row is gone when the row is read.
         result.reason = one_line(str(err).replace(f"{folder}/", ""))
     return result
 
 
-def _compile(task: Task, job: Job, folder: Path) -> Compiled:
+def _compile(task: Task, method: Method | None, folder: Path) -> Compiled:
     shapes = dict(task.shapes)
-    if job.method is None:
+    if method is None:
         return compile_model(task.path, shapes, folder)
-    recipe = job.method.source(folder)
+    recipe = method.source(folder)
     return compile_model(task.path, shapes, folder, recipe=recipe, calibration=task.samples())
 
 
@@ -107,9 +111,8 @@ def _speedups(
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     folder = Path(job.pop("folder"))
-    method = job.pop("method")
-    given = Job(method=None if method is None else Method(**method), **job)
-    return asdict(measure(given, folder))
+    methods = tuple(None if method is None else Method(**method) for method in job.pop("methods"))
+    return {"rows": [asdict(found) for found in measure(Job(methods=methods, **job), folder)]}
 
 
 if __name__ == "__main__":

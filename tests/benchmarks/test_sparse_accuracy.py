@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from benchmarks.accuracy import selection, sparse_methods, sparse_table
 from benchmarks.accuracy.asked import asked_of_sparse
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.sparse_methods import Cell, cells
+from benchmarks.children import ChildError
 from tvmopt.recipe import Recipe
 
 VERDICT = {
@@ -105,3 +107,29 @@ def test_parts_choose_models_and_ways() -> None:
     assert len(set(names)) == len(names)
     assert names[0] == "int8"
     assert Cell(structure="4x1", sparsity=50, importance="obs", repair=False).name in names
+
+
+def test_a_row_that_ends_its_process_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[list[str]] = []
+
+    def call(_module: str, job: dict[str, Any], _limit: float) -> dict[str, Any]:
+        names = ["float32" if method is None else method["name"] for method in job["methods"]]
+        jobs.append(names)
+        if any("magnitude" in name for name in names):
+            raise ChildError("killed by SIGSEGV")
+        return {"rows": [{"verdict": VERDICT, "seconds": 1.0} for _ in names]}
+
+    monkeypatch.setattr(command, "call", call)
+    path = tmp_path / "accuracy.json"
+    text = "--parts sparse --only fashion_resnet8 --structures 4x1 --sparsity 50 --refit yes"
+    flags = [*text.split(), "--json", str(path)]
+    assert command.main([*flags, "--importances", "obs", "magnitude"]) == 0
+    assert [len(names) for names in jobs] == [3, 1, 1, 1]
+    rows = Results.load(path).rows
+    assert [row.get("reason") for row in rows.values()] == [None, None, "killed by SIGSEGV"]
+    # What is known is not measured again, and the artefact of floats only where it is needed.
+    jobs.clear()
+    assert command.main([*flags, "--importances", "obs"]) == 0
+    assert jobs == []
