@@ -7,7 +7,7 @@ Before and after, for every layer that is pruned::
 Lowering sees the zeros and takes a kernel without them where it is faster. Layers are taken in
 order: what each reads is what the pruned layers before it make of the samples, and what it is to
 give is what the dense net gives (the *asymmetric* target). Cost: each binding of either graph runs
-about once on every sample; then, a layer, an inverse of its inputs for each panel and round.
+about once on every sample; then, a layer, what ``blocks`` says.
 
 Sources: those of ``blocks``. The asymmetric target: the output of the dense layer on the dense
 net's inputs, fitted on the pruned net's, as in Y. Li et al., "GPTAQ: efficient finetuning-free
@@ -29,8 +29,10 @@ from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
-from tvmopt.passes.prune.blocks import BlockShape, Importance, Problem, choose_mask, masked, refit
+from tvmopt.passes.prune.blocks import IMPORTANCES, Importance, choose_mask, masked, refit
 from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
+from tvmopt.passes.prune.problem import Problem
+from tvmopt.passes.prune.structures import SPELLINGS, Goal, Structure
 from tvmopt.passes.quantize.gptq import wanted_weights
 from tvmopt.passes.quantize.hessian import Moments, MomentSum, regularized
 from tvmopt.passes.quantize.layers import Layer, select
@@ -40,7 +42,7 @@ from tvmopt.passes.quantize.weight_layers import Build
 from tvmopt.prediction import Predict
 from tvmopt.report import Report
 
-_IMPORTANCES = ("magnitude", "wanda", "obs")
+_SPARSITY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +50,15 @@ class PruneWeightsOptions:
     """Which weights become zero.
 
     Attributes:
-        sparsity: Share of each layer's blocks that becomes zero, in (0, 1).
-        structure: Outputs by inputs of a block, such as ``"16x4"`` or ``"8x1"``.
-        importance: ``"obs"``: second order, from the layer's inputs; ``"wanda"``: magnitude by the
-            inputs' mean square; ``"magnitude"``.
+        sparsity: Share of each layer's blocks that becomes zero, in (0, 1). N:M structures say it
+            themselves: 0.5, or what they say.
+        structure: Outputs by inputs of a block, such as ``"16x4"`` or ``"8x1"``; ``"unstructured"``
+            for single weights; N:M such as ``"2:4"``: of every 4 neighbouring inputs of an output
+            2 are not zero.
+        importance: What is kept; ``blocks`` says what each name stands for.
         repair: Whether the weights that are left are refitted by least squares.
-        rounds: Steps in which ``"obs"`` reaches the sparsity, at least 1.
+        rounds: Steps in which ``"obs"`` reaches the sparsity, and tens of steps in which
+            ``"admm"`` does, at least 1.
         ridge: Pull towards the weights as they were, as a share of the inputs' mean square, in
             (0, 1].
         ends: Whether the first and the last layers are pruned too.
@@ -66,9 +71,9 @@ class PruneWeightsOptions:
         OptionError: A value is outside its domain.
     """
 
-    sparsity: float = 0.5
+    sparsity: float = _SPARSITY
     structure: str = "16x4"
-    importance: Importance = "obs"
+    importance: Importance = "admm"
     repair: bool = True
     rounds: int = 8
     ridge: float = 0.01
@@ -81,25 +86,22 @@ class PruneWeightsOptions:
     def __post_init__(self) -> None:
         if not 0.0 < self.sparsity < 1.0:
             raise OptionError(f"sparsity must be in (0, 1), got {self.sparsity!r}")
-        if BlockShape.parse(self.structure) is None:
+        shape = Structure.parse(self.structure)
+        if shape is None:
+            raise OptionError(f"structure must be {SPELLINGS}, got {self.structure!r}")
+        if shape.fixed_sparsity not in (None, self.sparsity) and self.sparsity != _SPARSITY:
             raise OptionError(
-                f"structure must be outputs by inputs, such as '16x4', got {self.structure!r}"
+                f"sparsity must be {shape.fixed_sparsity:g} where structure is "
+                f"{self.structure!r}, got {self.sparsity!r}; leave it out"
             )
-        if self.importance not in _IMPORTANCES:
-            known = ", ".join(map(repr, _IMPORTANCES))
+        if self.importance not in IMPORTANCES:
+            known = ", ".join(map(repr, IMPORTANCES))
             raise OptionError(f"importance must be one of {known}, got {self.importance!r}")
         if not 0.0 < self.ridge <= 1.0:
             raise OptionError(f"ridge must be in (0, 1], got {self.ridge!r}")
         for name, least in (("rounds", 1), ("rows", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
-
-    @property
-    def shape(self) -> BlockShape:
-        """What is pruned together."""
-        shape = BlockShape.parse(self.structure)
-        assert shape is not None, "the structure was looked at when the options were made"
-        return shape
 
 
 class PruneWeights:
@@ -178,8 +180,9 @@ class PruneWeights:
 
     def _by_magnitude(self, layers: Sequence[FloatLayer]) -> dict[relax.Var, Build]:
         """Return the layers without their least blocks: zeros enough for a forecast of time."""
-        options, changes = self.options, dict[relax.Var, Build]()
+        changes = dict[relax.Var, Build]()
         for layer in layers:
+            goal = self._goal()
             rows = layer.rows()
             problem = Problem(
                 weight=rows,
@@ -188,9 +191,9 @@ class PruneWeights:
                 run=layer.run,
                 has_bias=layer.reference_bias is not None,
             )
-            kept = choose_mask(problem, options.shape, options.sparsity, "magnitude", 1)
-            changes |= layer.changes(masked(problem, options.shape, kept))
-            share = f"{1 - kept.mean():.0%} of the {options.structure} blocks"
+            kept = choose_mask(problem, goal.shape, goal.sparsity, "magnitude", 1)
+            changes |= layer.changes(masked(problem, goal.shape, kept))
+            share = f"{1 - kept.mean():.0%} of the {goal.structure} blocks"
             self._note(layer.name, applied=True, reason=f"{share} will be 0")
         return changes
 
@@ -214,10 +217,14 @@ class PruneWeights:
         """Return why a layer stays dense; empty if it does not."""
         if (layer.first or layer.last) and not self.options.ends:
             return "first and last layers stay dense unless ends is set"
-        shape = self.options.shape
-        if layer.outputs < shape.outputs:
-            return f"its {layer.outputs} outputs are fewer than a block's {shape.outputs}"
+        outputs = self._goal().shape.outputs
+        if layer.outputs < outputs:
+            return f"its {layer.outputs} outputs are fewer than a block's {outputs}"
         return ""
+
+    def _goal(self) -> Goal:
+        """Return what is asked of a layer."""
+        return Goal(structure=self.options.structure, sparsity=self.options.sparsity)
 
     def _look_at(self, pair: NetPair, stage: Sequence[FloatLayer]) -> list[Moments]:
         """Run the samples up to a stage's layers, and return what these see and should give."""
@@ -237,7 +244,8 @@ class PruneWeights:
 
     def _prune(self, layer: FloatLayer, moments: Moments) -> np.ndarray:
         """Return the layer's weights with zeros, in the form of ``FloatLayer.rows``."""
-        options, has_bias = self.options, layer.reference_bias is not None
+        options, goal = self.options, self._goal()
+        has_bias = layer.reference_bias is not None
         hessian = regularized(moments.inputs, options.ridge, has_bias=has_bias)
         weight = layer.rows()
         problem = Problem(
@@ -247,17 +255,15 @@ class PruneWeights:
             run=layer.run,
             has_bias=has_bias,
         )
-        kept = choose_mask(
-            problem, options.shape, options.sparsity, options.importance, options.rounds
-        )
+        kept = choose_mask(problem, goal.shape, goal.sparsity, options.importance, options.rounds)
         make = refit if options.repair else masked
-        rows = make(problem, options.shape, kept)
+        rows = make(problem, goal.shape, kept)
         error = float(moments.error((rows - weight)[None]).sum())
         share = error / (float(moments.wanted.sum()) or 1.0)
         self._note(
             layer.name,
             applied=True,
-            reason=f"{1 - kept.mean():.0%} of the {options.structure} blocks are 0, output error "
+            reason=f"{1 - kept.mean():.0%} of the {goal.structure} blocks are 0, output error "
             f"{share:.3g} of the output's square",
         )
         return rows

@@ -133,8 +133,20 @@ def test_a_pattern_that_matches_nothing_is_refused(
     [
         ({"sparsity": 1.0}, r"sparsity must be in \(0, 1\), got 1.0"),
         ({"sparsity": 0.0}, r"sparsity must be in \(0, 1\), got 0.0"),
-        ({"structure": "16by4"}, "structure must be outputs by inputs, such as '16x4'"),
-        ({"importance": "taylor"}, "importance must be one of 'magnitude', 'wanda', 'obs'"),
+        (
+            {"structure": "16by4"},
+            "structure must be 'unstructured', outputs by inputs such as '16x4', or N:M such as "
+            "'2:4', got '16by4'",
+        ),
+        (
+            {"structure": "1:4", "sparsity": 0.6},
+            "sparsity must be 0.75 where structure is '1:4', got 0.6; leave it out",
+        ),
+        (
+            {"importance": "gradient"},
+            "importance must be one of 'magnitude', 'wanda', 'taylor', 'obs', 'sparsegpt', 'admm', "
+            "got 'gradient'",
+        ),
         ({"ridge": 0.0}, r"ridge must be in \(0, 1\], got 0.0"),
         ({"rounds": 0}, "rounds must be at least 1, got 0"),
         ({"rows": 0}, "rows must be at least 1, got 0"),
