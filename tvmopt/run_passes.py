@@ -15,6 +15,8 @@ import tvm
 
 from tvmopt.calibration import Samples, Tap
 from tvmopt.layers import Layer, layers_of, origin
+from tvmopt.passes.lowrank.factorize_layers import FactorizeLayers
+from tvmopt.passes.lowrank.options import FactorizeLayersOptions
 from tvmopt.passes.prune.prune_weights import PruneWeights, PruneWeightsOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayers, EqualizeLayersOptions
@@ -196,6 +198,19 @@ def _make_floats(
     samples = None if context.blind else context.samples
     tap = None if context.blind else context.tap
     match options:
+        case FactorizeLayersOptions():
+            factorize = FactorizeLayers(
+                replace(options, skip=wish.skip(mod)),
+                samples,
+                tap,
+                context.report,
+                predict=context.predict,
+                must_pay=wish.must_pay,
+                progress=context.progress,
+            )
+            new = factorize(mod)
+            trail.follow(factorize.outputs)
+            return new
         case PruneWeightsOptions():
             prune = PruneWeights(
                 replace(options, skip=wish.skip(mod)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tvmopt.errors import OptionError
+from tvmopt.passes.lowrank.options import FactorizeLayersOptions
 from tvmopt.passes.prune.prune_weights import PruneWeightsOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayersOptions
@@ -58,6 +59,13 @@ KINDS: tuple[PassKind, ...] = (
         options=SmoothQuantOptions,
         stage="prepare",
         needs_samples=True,
+    ),
+    PassKind(
+        name="factorize-layers",
+        options=FactorizeLayersOptions,
+        stage="restructure",
+        needs_samples=True,
+        hidden=("skip",),
     ),
     PassKind(
         name="prune-weights",
