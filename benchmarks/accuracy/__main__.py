@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reports
-from benchmarks.accuracy import sparse_table, table
+from benchmarks.accuracy import recipe_table, sparse_table, table
 from benchmarks.accuracy.measure import Job
 from benchmarks.accuracy.methods import Method
 from benchmarks.accuracy.results import Results, Row
@@ -104,6 +104,11 @@ def _rows(
 
 def _show(wanted: Selection, results: Results, facts: dict[str, Any]) -> None:
     """Print what is known of what was asked for."""
+    ours = [(task, method.name) for task, method in wanted.recipes.items()]
+    lines = recipe_table.make_rows(results.rows[key] for key in ours if key in results.rows)
+    if lines:
+        grid = reports.make_table("the fastest that is good enough", recipe_table.COLUMNS, lines)
+        reports.show(grid, recipe_table.footer())
     rows = [
         results.rows[task, name]
         for task, names in wanted.plain.items()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.contest import Race, make_rivals, race
 from benchmarks.accuracy.methods import Method
+from benchmarks.accuracy.own_recipes import rivals_of
 from benchmarks.accuracy.task import Task
 from benchmarks.accuracy.tasks import TASKS
 from benchmarks.accuracy.verdict import Verdict
@@ -17,7 +19,7 @@ from benchmarks.compiled import Compiled, compile_model
 from benchmarks.zoo.cache import FetchError
 from tvmopt.errors import TvmoptError
 from tvmopt.metrics.engines import EngineSpec
-from tvmopt.metrics.turns import Schedule, compare
+from tvmopt.metrics.turns import Schedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class Measurement:
         speedup: The float artefact's median over this one's, and its quartiles.
         least_speedup: The float artefact's least time over this one's, which other work on the
             machine disturbs less.
+        rivals: Times beside rivals, where they were asked for.
     """
 
     reason: str = ""
@@ -61,6 +64,7 @@ class Measurement:
     seconds: float | None = None
     speedup: tuple[float, float, float] | None = None
     least_speedup: float | None = None
+    rivals: list[Race] = field(default_factory=list)
 
 
 def measure(job: Job, folder: Path) -> list[Measurement]:
@@ -82,9 +86,7 @@ def _measure(task: Task, method: Method | None, job: Job, folder: Path) -> Measu
         if method is None:
             shutil.copyfile(made.path, job.float_path)
         elif job.seconds > 0:
-            result.speedup, result.least_speedup = _speedups(
-                task, made.path, Path(job.float_path), job
-            )
+            _time(result, task, method, made.path, job)
     except TvmoptError as err:
         # A recipe that was written for this row is gone when the row is read.
         result.reason = one_line(str(err).replace(f"{folder}/", ""))
@@ -99,14 +101,16 @@ def _compile(task: Task, method: Method | None, folder: Path) -> Compiled:
     return compile_model(task.path, shapes, folder, recipe=recipe, calibration=task.samples())
 
 
-def _speedups(
-    task: Task, ours: Path, old: Path, job: Job
-) -> tuple[tuple[float, float, float], float]:
-    specs = [EngineSpec(engine="tvmopt", path=path) for path in (ours, old)]
+def _time(result: Measurement, task: Task, method: Method, path: Path, job: Job) -> None:
+    """Fill in what says how fast the artefact is."""
+    others = [("float32", EngineSpec(engine="tvmopt", path=Path(job.float_path)))]
+    if method.beside_rivals:
+        able, reasons = make_rivals(task, rivals_of(task.id))
+        others += able
+        result.reason = "; ".join(reasons)
     schedule = Schedule(seconds=job.seconds, rounds=job.rounds)
-    new, before = compare(specs, task.first(), schedule=schedule)
-    found = new.speedup_over(before)
-    return (found.ratio, found.q1, found.q3), before.latency.least / new.latency.least
+    own, *result.rivals = race(path, others, task.first(), schedule)
+    result.speedup, result.least_speedup = own.ratio, own.least_ratio
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,12 @@ class Method:
     Attributes:
         name: For tables, and what results are kept by.
         text: The recipe file; empty for a named recipe.
+        beside_rivals: Whether its artefact is timed beside rivals, too.
     """
 
     name: str
     text: str = ""
+    beside_rivals: bool = False
 
     def source(self, folder: Path) -> str | Path:
         """Return what ``Model.apply`` takes, after writing the file if there is one."""

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.accuracy import sparse_methods
+from benchmarks.accuracy import own_recipes, sparse_methods
 from benchmarks.accuracy.methods import BITS, NAMED, REPAIRS, Method, named, static
 from benchmarks.accuracy.sparse_methods import Cell
 from benchmarks.accuracy.tasks import TASKS
 
 FLOAT = "float32"
-PARTS = ("quantized", "sparse")
+PARTS = ("recipes", "quantized", "sparse")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,12 +21,14 @@ class Selection:
     """What is asked for.
 
     Attributes:
+        recipes: The recipe of each task that has one in ``recipes``.
         plain: Methods that get a line each, by task and name.
         sparse: Tasks that get a grid of sparse methods.
         cells: Of each such grid, in the order in which they are measured.
         sparsities: The columns of the grid, in percent.
     """
 
+    recipes: Mapping[str, Method]
     plain: Mapping[str, Mapping[str, Method]]
     sparse: Sequence[str]
     cells: Sequence[Cell]
@@ -35,6 +37,8 @@ class Selection:
     def by_task(self) -> dict[str, list[Method]]:
         """Return all methods to measure of each task, in order."""
         found: dict[str, list[Method]] = defaultdict(list)
+        for task, method in self.recipes.items():
+            found[task].append(method)
         for task, methods in self.plain.items():
             found[task] += methods.values()
         for task in self.sparse:
@@ -76,7 +80,9 @@ def select(args: argparse.Namespace) -> Selection:
     quantized = list(args.only or TASKS) if "quantized" in args.parts else []
     sparse = list(args.only or sparse_methods.TASKS) if "sparse" in args.parts else []
     cells = sparse_methods.cells(args.structures, args.sparsity, args.importances, args.refit)
+    ours = [task for task in own_recipes.MOST if task in (args.only or TASKS)]
     return Selection(
+        recipes={task: own_recipes.method_of(task) for task in ours if "recipes" in args.parts},
         plain=dict.fromkeys(quantized, methods),
         sparse=sparse,
         cells=list(cells),

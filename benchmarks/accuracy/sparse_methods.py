@@ -12,8 +12,9 @@ from benchmarks.accuracy.methods import Method, Pass, recipe_text
 
 SPARSITIES = (50, 60, 70, 80, 90)  # percent
 # Outputs by inputs, from those that keep accuracy best to those that are fastest; N of M.
-STRUCTURES = ("1x1", "2x1", "4x1", "8x1", "16x1", "16x4")
-IMPORTANCES = ("obs", "wanda", "magnitude")
+STRUCTURES = ("1x1", "2x1", "4x1", "8x1", "16x1", "16x4", "2:4", "4:8")
+# The first three are of second order.
+IMPORTANCES = ("admm", "obs", "sparsegpt", "wanda", "magnitude")
 REPAIRED = ("yes", "no")
 # Models that the grid is for, unless others are named.
 TASKS = ("fashion_resnet8", "minilm_l6_v2")
