@@ -62,6 +62,30 @@ def test_inspect_an_onnx_file(tvmopt: Run, small_onnx: Path) -> None:
     assert [layer["name"] for layer in document["layers"]] == ["linear", "squash"]
 
 
+def test_inspect_shows_sparsity_structure_and_rank(tvmopt: Run, tmp_path: Path) -> None:
+    from onnx import helper, numpy_helper, save_model
+
+    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    for row in range(0, 64, 8):  # inputs by outputs: blocks of 4 inputs by 16 outputs
+        weight[row : row + 4, 16 * (row // 8 % 2) :][:, :16] = 0.0
+    float_ = 1
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="linear")],
+        "g",
+        [helper.make_tensor_value_info("x", float_, [1, 64])],
+        [helper.make_tensor_value_info("y", float_, [1, 32])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path = tmp_path / "pruned.onnx"
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    ended = tvmopt("inspect", path, "--layers")
+    for text in ("25.00 % of the weights are zero; by layers: 16x4 in 1", "zeros in", "99 %"):
+        assert text in ended.out
+    (layer,) = tvmopt("inspect", path, "--json").document["layers"]
+    assert (layer["sparsity"], layer["zeros"]) == (0.25, "16x4")
+    assert layer["ranks"][0] <= layer["ranks"][1] <= layer["ranks"][2] == 32
+
+
 def test_inspect_says_all_that_is_in_the_way(tvmopt: Run, save: Run, tmp_path: Path) -> None:
     from onnx import helper
 

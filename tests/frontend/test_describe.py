@@ -102,3 +102,48 @@ def test_sparsity_is_over_all_elements_of_matrices(save: Callable[..., Path]) ->
         "second": 1 / 4,
         "third": None,
     }
+
+
+def test_layers_tell_the_structure_of_their_zeros_and_their_ranks(
+    save: Callable[..., Path],
+) -> None:
+    rng = np.random.default_rng(0)
+    thin = (rng.normal(size=(32, 3)) @ rng.normal(size=(3, 48))).astype(np.float32)
+    kernel = rng.normal(size=(16, 8, 3, 3)).astype(np.float32)
+    # OIHW: two neighbouring input channels of a tap are zero for all 16 outputs, or are not.
+    kernel[:, ::4] = kernel[:, 1::4] = 0.0
+    kernel[:, 2:4, 0] = 0.0
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["a"], name="conv"),
+        helper.make_node("Reshape", ["a", "shape"], ["b"], name="flat"),
+        helper.make_node("Gemm", ["b", "thin"], ["y"], name="gemm", transB=0),
+    ]
+    values = {"kernel": kernel, "thin": thin, "shape": np.array([1, 32])}
+    inputs = [("x", "float32", [1, 8, 4, 3])]
+    conv, flat, gemm = describe(save(nodes, inputs, ["y"], values)).layers
+    assert (conv.zeros, conv.ranks and conv.ranks[2]) == ("16x2", 16)
+    assert conv.sparsity == pytest.approx(float(np.mean(kernel == 0)))
+    assert (flat.zeros, flat.ranks) == (None, None)
+    assert gemm.zeros is None
+    # The third rank holds the last of the energy, up to float32's rounding.
+    assert gemm.ranks is not None
+    assert gemm.ranks[0] <= gemm.ranks[1] <= 3
+    assert gemm.ranks[2] == 32
+
+
+def test_quantized_weights_have_structures_too(save: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(1, 100, (16, 32)).astype(np.uint8)
+    codes[:, 8:24] = 128  # the zero point: half of the inputs
+    nodes = [
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["w"], axis=0),
+        helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1),
+    ]
+    values = {
+        "codes": codes,
+        "scale": rng.random(16).astype(np.float32),
+        "zero": np.full(16, 128, np.uint8),
+    }
+    layers = describe(save(nodes, [("x", "float32", [1, 32])], ["y"], values)).layers
+    gemm = next(layer for layer in layers if layer.name == "gemm")
+    assert (gemm.zeros, gemm.sparsity) == ("whole inputs", 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +84,8 @@ def print_onnx(described: Mapping[str, Any], *, layers: bool) -> None:
         ("producer", described["producer"] or "not stated"),
         ("size", units.bytes_(described["bytes"])),
         ("parameters", f"{units.scaled(described['parameters'])} ({size})"),
-        ("sparsity", f"{units.percent(described['sparsity'])} of the weights are zero"),
+        ("sparsity", f"{units.percent(described['sparsity'])} of the weights are zero"
+                     f"{_structures(described['layers'])}"),
         ("MACs", _count(described["macs"], "known once all shapes are fixed")),
         ("sha256", described["sha256"]),
     ))  # fmt: skip
@@ -106,6 +107,13 @@ def print_onnx(described: Mapping[str, Any], *, layers: bool) -> None:
     _print_obstacles(described)
 
 
+def _structures(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return in which structures zeros are, and in how many layers each."""
+    counts = Counter(layer["zeros"] for layer in layers if layer["zeros"])
+    listed = ", ".join(f"{name} in {count}" for name, count in counts.most_common())
+    return f"; by layers: {listed}" if listed else ""
+
+
 def _print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     rows = (
         (
@@ -115,10 +123,17 @@ def _print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
             _count(layer["macs"]),
             _count(layer["parameters"]),
             "" if layer["sparsity"] is None else units.percent(layer["sparsity"], 1),
+            layer["zeros"] or "",
+            *_ranks(layer["ranks"]),
         )
         for layer in layers
     )
-    show.table(("+layer", "operator", "output", ">MACs", ">parameters", ">sparsity"), rows)
+    heads = ("+layer", "operator", "output", ">MACs", ">parameters", ">sparsity", "zeros in")
+    show.table((*heads, ">rank, 90 %", ">99 %", ">of"), rows)
+
+
+def _ranks(ranks: Sequence[int] | None) -> list[str]:
+    return [""] * 3 if ranks is None else [str(rank) for rank in ranks]
 
 
 def _print_obstacles(described: Mapping[str, Any]) -> None:

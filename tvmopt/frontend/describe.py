@@ -22,6 +22,11 @@ from tvmopt.frontend.read import ModelFile, read, tensors
 from tvmopt.frontend.shapes import fix_shapes
 from tvmopt.frontend.summary import Summary, summarize_file
 from tvmopt.frontend.support import unsupported
+from tvmopt.frontend.weight_rows import weight_rows
+from tvmopt.passes.lowrank.rank import rank_at
+from tvmopt.passes.prune.zeros import zero_structure
+
+MOST_SQUARE = 2048  # rows and columns; singular values take the cube of the lesser in time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +40,11 @@ class Layer:
         macs: Multiply-accumulates, or None where a shape stays open.
         parameters: Elements of its constant inputs.
         sparsity: Share of zeros in its weights (constants of two or more dimensions), or None.
+        zeros: In what structure they are, such as "16x4"; None where there are hardly any, or where
+            it is no convolution or product by a constant matrix.
+        ranks: Of such a weight as a matrix, by output: the least rank that holds 90 % of its
+            energy, that which holds 99 %, and the largest that its shape allows; None where it is
+            no such layer, or so large that it would take minutes.
     """
 
     name: str
@@ -43,6 +53,8 @@ class Layer:
     macs: int | None
     parameters: int
     sparsity: float | None
+    zeros: str | None
+    ranks: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,12 +152,26 @@ def _layer(node: onnx_ir.Node) -> Layer:
         for value in node.inputs
         if value is not None and value.const_value is not None
     ]
-    shape = node.outputs[0].shape
+    shape, weight = node.outputs[0].shape, weight_rows(node)
     return Layer(
         name=layer_name(node),
         operator=node.op_type,
         shape=shape.numpy() if shape is not None and shape.is_static() else None,
         macs=node_macs(node),
         parameters=sum(array.size for array in constants),
-        sparsity=_sparsity(constants),
+        sparsity=_sparsity(constants if weight is None else [weight[0]]),
+        zeros=None if weight is None else zero_structure(*weight),
+        ranks=None if weight is None else _ranks(node, weight[0]),
     )
+
+
+def _ranks(node: onnx_ir.Node, rows: np.ndarray) -> tuple[int, int, int] | None:
+    """Return the ranks that hold 90 % and 99 % of a matrix, and its largest possible one."""
+    full = min(rows.shape)
+    if node.attributes.get_int("group", 1) > 1 or not rows.any() or full > MOST_SQUARE:
+        return None
+    wide = (rows if len(rows) == full else rows.T).astype(np.float64)
+    # Squares of singular values, whose errors, 1e-16 of the largest, are far below a percent.
+    squares = np.linalg.eigvalsh(wide @ wide.T)[::-1]
+    values = np.sqrt(np.maximum(squares, 0.0))
+    return rank_at(values, 0.9), rank_at(values, 0.99), full
