@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmopt.codegen.graph import Call, Graph, Tensor, Value
+from tvmopt.codegen.graph import Call, Graph, Tensor, Value, View
 from tvmopt.codegen.plan import (
     ALIGNMENT,
     COPY,
@@ -14,6 +14,7 @@ from tvmopt.codegen.plan import (
     Kernel,
     Plan,
     Space,
+    Step,
     align_up,
     tensor_bytes,
 )
@@ -24,9 +25,48 @@ def view(value: Value, length: int, *, column: bool = False) -> Tensor:
     return Tensor(value=value, dtype="float32", shape=(length, 1) if column else (length,))
 
 
+def add_call(
+    graph: Graph,
+    inputs: tuple[Tensor, ...],
+    lengths: list[int],
+    *,
+    inplace: tuple[int, ...] = (),
+    how: View | None = None,
+) -> list[Tensor]:
+    """Append a call and return its results."""
+    outputs = []
+    for length in lengths:
+        outputs.append(view(Value(kind="result", index=graph.results), length))
+        graph.results += 1
+    number = len(graph.calls)
+    graph.calls.append(
+        Call(
+            layer=f"layer{number}",
+            kernel=Kernel(function=f"k{number}", name=f"k{number}"),
+            inputs=inputs,
+            outputs=tuple(outputs),
+            inplace=inplace,
+            view=how,
+        )
+    )
+    return outputs
+
+
+def add_view(graph: Graph, draw: st.DrawFn, chosen: list[Tensor]) -> list[Tensor]:
+    """Append a join of tensors, or a cut of the first, mostly at places that need no copy."""
+    if draw(st.booleans()):
+        inputs = tuple(view(t.value, t.shape[0]) for t in chosen)
+        return add_call(graph, inputs, [sum(t.shape[0] for t in inputs)], how=View(kind="join"))
+    length = chosen[0].shape[0]
+    first = draw(st.sampled_from([0, 0, 16, 32, 5])) % length
+    count = draw(st.integers(1, length - first))
+    how = View(kind="part", offset=4 * first)
+    return add_call(graph, (view(chosen[0].value, length),), [count], how=how)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """Return a random graph of kernels that read and write up to a few tensors each."""
+    """Return a random graph of kernels that read and write up to a few tensors each, and views."""
     graph = Graph()
     known: list[Tensor] = []
     for i in range(draw(st.integers(1, 3))):
@@ -37,54 +77,115 @@ def graphs(draw: st.DrawFn) -> Graph:
         length = draw(st.integers(1, 60))
         graph.constants.append(np.full(length, i, "float32"))
         known.append(view(Value(kind="constant", index=i), length))
-    for i in range(draw(st.integers(0, 12))):
+    for _ in range(draw(st.integers(0, 12))):
         chosen = draw(st.lists(st.sampled_from(known), min_size=1, max_size=3))
+        if draw(st.sampled_from([False, False, True])):
+            known += add_view(graph, draw, chosen)
+            continue
         inputs = tuple(view(t.value, t.shape[0], column=draw(st.booleans())) for t in chosen)
-        outputs = []
-        for _ in range(draw(st.sampled_from([1, 1, 1, 2]))):
-            value = Value(kind="result", index=graph.results)
-            graph.results += 1
-            outputs.append(view(value, draw(st.sampled_from([16, 17, 32, 60]))))
-        inplace = tuple(range(len(inputs))) if len(outputs) == 1 and draw(st.booleans()) else ()
-        kernel = Kernel(function=f"k{i}", name=f"k{i}")
-        graph.calls.append(
-            Call(
-                layer=f"layer{i}",
-                kernel=kernel,
-                inputs=inputs,
-                outputs=tuple(outputs),
-                inplace=inplace,
-            )
-        )
-        known += outputs
+        count = draw(st.sampled_from([1, 1, 1, 2]))
+        lengths = [draw(st.sampled_from([16, 17, 32, 60])) for _ in range(count)]
+        inplace = tuple(range(len(inputs))) if count == 1 and draw(st.booleans()) else ()
+        known += add_call(graph, inputs, lengths, inplace=inplace)
     graph.outputs = draw(st.lists(st.sampled_from(known), min_size=1, max_size=4))
     return graph
 
 
-class Player:
-    """Memory in units of 64 bytes, each holding the value that was written there last."""
+# What a word of memory holds: which value a kernel wrote, or the caller, and which word of it.
+Word = tuple[Value, int]
 
-    def __init__(self, plan: Plan) -> None:
+
+def words_of(graph: Graph) -> dict[Value, list[Word]]:
+    """Return what each value consists of, views seen through."""
+    words: dict[Value, list[Word]] = {}
+
+    def own(tensor: Tensor) -> None:
+        words[tensor.value] = [(tensor.value, i) for i in range(tensor.shape[0])]
+
+    for _, tensor in graph.inputs:
+        own(tensor)
+    for i, array in enumerate(graph.constants):
+        own(view(Value(kind="constant", index=i), len(array)))
+    for call in graph.calls:
+        if call.view is None:
+            for tensor in call.outputs:
+                own(tensor)
+            continue
+        joined = [word for tensor in call.inputs for word in words[tensor.value]]
+        (result,) = call.outputs
+        first = call.view.offset // 4
+        words[result.value] = joined[first : first + result.shape[0]]
+    return words
+
+
+class Player:
+    """Memory in words of 4 bytes, each holding what was written there last."""
+
+    def __init__(self, plan: Plan, graph: Graph) -> None:
         self.plan = plan
-        self.cells: dict[tuple[Space, int, int], Value] = {}
+        self.words = words_of(graph)
+        self.cells: dict[tuple[Space, int, int], Word] = {}
+        for number, (_, tensor) in enumerate(graph.inputs):
+            self.fill((Space.INPUT, number, 0), self.words[tensor.value])
+        for call in graph.calls:
+            for tensor in (*call.inputs, *call.outputs):
+                assert tensor.value in self.words
+
+    def fill(self, first: tuple[Space, int, int], words: list[Word]) -> None:
+        space, port, at = first
+        self.cells |= {(space, port, at + i): word for i, word in enumerate(words)}
 
     def span(self, argument: Argument) -> list[tuple[Space, int, int]]:
         size = tensor_bytes(argument.dtype, self.plan.shapes[argument.shape])
         place = argument.place
-        first = place.offset // ALIGNMENT
-        return [(place.space, place.port, first + i) for i in range(align_up(size) // ALIGNMENT)]
+        assert place.offset % 4 == 0
+        return [(place.space, place.port, place.offset // 4 + i) for i in range(size // 4)]
 
-    def write(self, argument: Argument, value: Value) -> None:
+    def write(self, argument: Argument, words: list[Word]) -> None:
         if argument.place.space == Space.ARENA:
             size = tensor_bytes(argument.dtype, self.plan.shapes[argument.shape])
             assert argument.place.offset + size <= self.plan.arena_bytes
-        self.cells |= dict.fromkeys(self.span(argument), value)
+        assert argument.place.space in (Space.ARENA, Space.OUTPUT)
+        self.cells |= dict(zip(self.span(argument), words, strict=True))
 
-    def check(self, argument: Argument, value: Value) -> None:
-        if value.kind == "result":
-            assert {self.cells.get(cell) for cell in self.span(argument)} == {value}
-        else:
-            assert argument.place.space == Space[value.kind.upper()]
+    def read(self, argument: Argument) -> list[Word]:
+        if argument.place.space == Space.CONSTANT:
+            return self.constant(argument)
+        return [self.cells[cell] for cell in self.span(argument)]
+
+    def constant(self, argument: Argument) -> list[Word]:
+        """Return the words of the constant there; equal ones share their place."""
+        at = argument.place.offset
+        size = tensor_bytes(argument.dtype, self.plan.shapes[argument.shape])
+        data = np.frombuffer(self.plan.constants[at : at + size], "float32")
+        index = int(data[0])
+        assert (data == index).all()
+        return [(Value(kind="constant", index=index), -1)] * len(data)
+
+    def delivered(self, port: int, length: int) -> list[Word]:
+        return [self.cells[Space.OUTPUT, port, i] for i in range(length)]
+
+    def check(self, got: list[Word], value: Value) -> None:
+        assert len(got) == len(self.words[value])
+        for have, want in zip(got, self.words[value], strict=True):
+            assert have == want or (have[0] == want[0] and have[1] == -1)
+
+    def copy(self, step: Step) -> None:
+        source, goal = step.arguments
+        words = self.read(source)
+        self.write(goal, words)
+
+    def call(self, step: Step, call: Call) -> None:
+        assert self.plan.kernels[step.kernel] == call.kernel
+        arguments = iter(step.arguments)
+        for tensor in call.inputs:
+            argument = next(arguments)
+            assert argument.place.offset % ALIGNMENT == 0
+            self.check(self.read(argument), tensor.value)
+        for tensor in call.outputs:
+            argument = next(arguments)
+            assert argument.place.offset % ALIGNMENT == 0
+            self.write(argument, self.words[tensor.value])
 
 
 @settings(derandomize=True, max_examples=400, deadline=None)
@@ -92,27 +193,16 @@ class Player:
 def test_every_step_reads_what_was_written_for_it(graph: Graph) -> None:
     names = [f"y{i}" for i in range(len(graph.outputs))]
     plan = make_plan(graph, [name for name, _ in graph.inputs], names)
-    player = Player(plan)
-    steps = list(plan.steps)
-    for step, call in zip(steps, graph.calls, strict=False):
-        arguments = iter(step.arguments)
-        for tensor in call.inputs:
-            player.check(next(arguments), tensor.value)
-        for tensor in call.outputs:
-            player.write(next(arguments), tensor.value)
-    delivered = {}
+    player = Player(plan, graph)
+    calls = iter([call for call in graph.calls if call.view is None])
+    for step in plan.steps:
+        if plan.kernels[step.kernel] == COPY:
+            player.copy(step)
+        else:
+            player.call(step, next(calls))
+    assert next(calls, None) is None
     for port, tensor in enumerate(graph.outputs):
-        cell = player.cells.get((Space.OUTPUT, port, 0))
-        if cell == tensor.value:
-            delivered[port] = tensor.value
-    for step in steps[len(graph.calls) :]:
-        assert plan.kernels[step.kernel] == COPY
-        source, goal = step.arguments
-        port = goal.place.port
-        assert port not in delivered
-        player.check(source, graph.outputs[port].value)
-        delivered[port] = graph.outputs[port].value
-    assert sorted(delivered) == list(range(len(graph.outputs)))
+        player.check(player.delivered(port, tensor.shape[0]), tensor.value)
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -178,3 +268,62 @@ def test_equal_constants_are_stored_once() -> None:
 def test_equal_shapes_share_a_slot() -> None:
     plan = make_plan(chain(5, ()), ["x"], ["y"])
     assert plan.shapes == ((100,),)
+
+
+def joined(*lengths: int) -> Graph:
+    """Return kernels of x whose results are joined and then read by one."""
+    x = view(Value(kind="input", index=0), 8)
+    graph = Graph(inputs=[("x", x)])
+    pieces = tuple(add_call(graph, (x,), [length])[0] for length in lengths)
+    (whole,) = add_call(graph, pieces, [sum(lengths)], how=View(kind="join"))
+    graph.outputs = add_call(graph, (whole,), [8])
+    return graph
+
+
+def test_kernels_write_into_what_their_results_are_joined_to() -> None:
+    plan = make_plan(joined(32, 16, 7), ["x"], ["y"])
+    first, second, third, last = (step.arguments for step in plan.steps)  # no step joins
+    assert [a[1].place.offset for a in (first, second, third)] == [0, 128, 192]
+    assert last[0].place == first[1].place
+    assert plan.arena_bytes == align_up(4 * 55)
+
+
+def test_a_piece_that_would_lie_off_the_alignment_is_copied() -> None:
+    plan = make_plan(joined(7, 32), ["x"], ["y"])
+    names = [plan.kernels[step.kernel].name for step in plan.steps]
+    assert names == ["k0", "k1", "copy", "k3"]
+    source, goal = plan.steps[2].arguments
+    assert (source.place, plan.shapes[source.shape]) == (plan.steps[1].arguments[1].place, (32,))
+    assert goal.place.offset == plan.steps[0].arguments[1].place.offset + 28
+
+
+def test_a_part_is_read_where_it_lies() -> None:
+    x = view(Value(kind="input", index=0), 64)
+    graph = Graph(inputs=[("x", x)])
+    (part,) = add_call(graph, (x,), [32], how=View(kind="part", offset=64))
+    graph.outputs = add_call(graph, (part,), [8])
+    (step,) = make_plan(graph, ["x"], ["y"]).steps
+    place = step.arguments[0].place
+    assert (place.space, place.offset) == (Space.INPUT, 64)
+
+
+def test_what_is_joined_to_an_output_is_written_into_it() -> None:
+    graph = joined(16, 16)
+    graph.calls.pop()
+    graph.outputs = [graph.calls[-1].outputs[0]]
+    plan = make_plan(graph, ["x"], ["y"])
+    places = [step.arguments[1].place for step in plan.steps]
+    assert [(p.space, p.offset) for p in places] == [(Space.OUTPUT, 0), (Space.OUTPUT, 64)]
+    assert plan.arena_bytes == 0
+
+
+def test_a_value_that_has_parts_still_alive_is_not_written_over() -> None:
+    x = view(Value(kind="input", index=0), 32)
+    graph = Graph(inputs=[("x", x)])
+    (whole,) = add_call(graph, (x,), [32])
+    (part,) = add_call(graph, (whole,), [16], how=View(kind="part", offset=64))
+    (other,) = add_call(graph, (whole,), [32], inplace=(0,))
+    graph.outputs = add_call(graph, (part, other), [8])
+    plan = make_plan(graph, ["x"], ["y"])
+    assert plan.aliased == frozenset()
+    assert plan.arena_bytes == 2 * align_up(128)

@@ -7,6 +7,7 @@ this file takes apart is lowering's contract with codegen and concerns no pass.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import tvm
@@ -14,7 +15,7 @@ import tvm_ffi
 from tvm import relax, tirx
 
 from tvmopt import ir
-from tvmopt.codegen.plan import BITS, Kernel
+from tvmopt.codegen.plan import BITS, Kernel, tensor_bytes
 from tvmopt.errors import UnsupportedError
 
 
@@ -41,14 +42,37 @@ class Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """A call that moves bytes and changes none ("tvmopt.view").
+
+    Attributes:
+        kind: "join": the inputs one after another; "part": a run of the one input.
+        offset: Where a part begins, bytes.
+    """
+
+    kind: Literal["join", "part"]
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One kernel call."""
+    """One kernel call.
+
+    Attributes:
+        layer: The layer's name.
+        kernel: What is called.
+        inputs: What it reads.
+        outputs: What it writes.
+        inplace: Inputs that its output may be written over.
+        view: What it does, where that is not computing: then memory may be planned without it.
+    """
 
     layer: str
     kernel: Kernel
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     inplace: tuple[int, ...]
+    view: View | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +114,16 @@ def read_kernel(name: str, func: tirx.PrimFunc) -> Kernel:
         parallel=_is_parallel(func),
         scratch=int(attrs.get("tvmopt.scratch_bytes", 0)),
     )
+
+
+def _view(func: tirx.PrimFunc, dtype: str) -> View | None:
+    """Return what a PrimFunc says it is a view of; its offset is in elements."""
+    attrs = func.attrs or {}
+    if "tvmopt.view" not in attrs:
+        return None
+    offset = int(attrs.get("tvmopt.view_offset", 0))
+    kind: Literal["join", "part"] = "join" if attrs["tvmopt.view"] == "join" else "part"
+    return View(kind=kind, offset=tensor_bytes(dtype, (offset,)))
 
 
 class _Reader:
@@ -168,6 +202,7 @@ class _Reader:
                 inputs=tuple(self._one(arg, place) for arg in call.args[1].fields),
                 outputs=tuple(outputs),
                 inplace=tuple(int(i) for i in inplace),
+                view=_view(func, outputs[0].dtype),
             )
         )
         return tuple(outputs) if many else outputs[0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tvmopt.codegen import memory
 from tvmopt.codegen.constants import ConstantPool
 from tvmopt.codegen.graph import Call, Graph, Tensor, Value
+from tvmopt.codegen.parts import Parts, Piece, find_parts
 from tvmopt.codegen.plan import (
     COPY,
     Argument,
@@ -26,46 +28,54 @@ def _size(tensor: Tensor) -> int:
     return tensor_bytes(tensor.dtype, tensor.shape)
 
 
-def _direct_outputs(graph: Graph) -> dict[Value, int]:
+def _direct_outputs(graph: Graph, parts: Parts) -> dict[Value, int]:
     """Return which results are written straight into which output: the first that asks."""
     ports: dict[Value, int] = {}
     for port, tensor in enumerate(graph.outputs):
-        if tensor.value.kind == "result":
+        if tensor.value.kind == "result" and not parts.is_part(tensor.value):
             ports.setdefault(tensor.value, port)
     return ports
 
 
-def _last_uses(graph: Graph) -> dict[Value, int]:
-    """Return the last call that touches each value; a value that outputs copy lives on."""
+def _last_uses(graph: Graph, parts: Parts) -> dict[Value, int]:
+    """Return the last call that touches each value or a part of it; an output's copy is later."""
     last: dict[Value, int] = {}
     for step, call in enumerate(graph.calls):
-        last |= {tensor.value: step for tensor in (*call.inputs, *call.outputs)}
-    return last | {tensor.value: len(graph.calls) for tensor in graph.outputs}
+        for tensor in (*call.inputs, *call.outputs):
+            last[parts.root(tensor.value)[0]] = step
+    return last | {parts.root(tensor.value)[0]: len(graph.calls) for tensor in graph.outputs}
 
 
 class _ArenaPlan:
-    """Buffers for the results that are not outputs; some results take over a dying input's."""
+    """Buffers for the results that are not outputs; some results take over a dying input's.
 
-    def __init__(self, graph: Graph, direct: dict[Value, int]) -> None:
+    A value and all its parts have one buffer, from the first that is written to the last read.
+    """
+
+    def __init__(self, graph: Graph, direct: dict[Value, int], parts: Parts) -> None:
         self.direct = direct
-        self.last = _last_uses(graph)
-        self.owner: dict[Value, int] = {}  # value -> index of its buffer
+        self.parts = parts
+        self.last = _last_uses(graph, parts)
+        self.sizes = {t.value: _size(t) for call in graph.calls for t in call.outputs}
+        self.owner: dict[Value, int] = {}  # value that is no part -> index of its buffer
         self.buffers: list[memory.Buffer] = []
         self.aliased: set[str] = set()
         for step, call in enumerate(graph.calls):
             for tensor in call.outputs:
-                if tensor.value not in direct:
-                    self._assign(step, call, tensor)
+                self._assign(step, call, tensor.value)
 
-    def _assign(self, step: int, call: Call, tensor: Tensor) -> None:
-        last = self.last[tensor.value]
-        index = self._dying_input(step, call, _size(tensor))
+    def _assign(self, step: int, call: Call, value: Value) -> None:
+        root = self.parts.root(value)[0]
+        if root.kind != "result" or root in self.direct or root in self.owner:
+            return
+        last, size = self.last[root], self.sizes[root]
+        index = self._dying_input(step, call, size) if root == value else None
         if index is None:
-            self.owner[tensor.value] = len(self.buffers)
-            self.buffers.append(memory.Buffer(size=_size(tensor), first=step, last=last))
+            self.owner[root] = len(self.buffers)
+            self.buffers.append(memory.Buffer(size=size, first=step, last=last))
             return
         old = self.buffers[index]
-        self.owner[tensor.value] = index
+        self.owner[root] = index
         self.buffers[index] = memory.Buffer(size=old.size, first=old.first, last=last)
         assert call.kernel.function is not None
         self.aliased.add(call.kernel.function)
@@ -75,7 +85,7 @@ class _ArenaPlan:
         for i in call.inplace:
             value = call.inputs[i].value
             index = self.owner.get(value)
-            uses = sum(tensor.value == value for tensor in call.inputs)
+            uses = sum(self.parts.root(tensor.value)[0] == value for tensor in call.inputs)
             if index is None or uses != 1 or self.last[value] != step:
                 continue
             # The aligned size decides: a buffer owns its padding.
@@ -88,15 +98,22 @@ class _Planner:
     """Collects the tables of a plan."""
 
     def __init__(self, graph: Graph) -> None:
-        self.direct = _direct_outputs(graph)
-        self.arena = _ArenaPlan(graph, self.direct)
+        self.parts = find_parts(graph)
+        self.direct = _direct_outputs(graph, self.parts)
+        self.arena = _ArenaPlan(graph, self.direct, self.parts)
         self.offsets, self.arena_bytes = memory.place(self.arena.buffers)
         self.constants = ConstantPool()
         self.constant_offsets = [self.constants.add(value) for value in graph.constants]
         self.shapes: dict[tuple[int, ...], int] = {}
         self.kernels: dict[Kernel, int] = {}
 
-    def place(self, value: Value) -> Place:
+    def place(self, value: Value, offset: int = 0) -> Place:
+        """Return where the byte ``offset`` of a value lies."""
+        root, first = self.parts.root(value)
+        whole = self._whole(root)
+        return replace(whole, offset=whole.offset + first + offset)
+
+    def _whole(self, value: Value) -> Place:
         if value.kind == "input":
             return Place(space=Space.INPUT, port=value.index)
         if value.kind == "constant":
@@ -111,6 +128,22 @@ class _Planner:
             dtype=tensor.dtype,
             shape=self.shapes.setdefault(tensor.shape, len(self.shapes)),
         )
+
+    def calls(self, call: Call) -> list[Step]:
+        """Return what is left to do of a call: of a view, the copies of what could not stay."""
+        if call.view is not None:
+            (result,) = call.outputs
+            pieces = self.parts.copies.get(result.value, [])
+            return [self._copy(call.layer, piece, result.value) for piece in pieces]
+        tensors = (*call.inputs, *call.outputs)
+        return [self.step(call.layer, call.kernel, [self.argument(tensor) for tensor in tensors])]
+
+    def _copy(self, layer: str, piece: Piece, target: Value) -> Step:
+        ends = (
+            self.place(piece.source, piece.source_offset),
+            self.place(target, piece.target_offset),
+        )
+        return self.step(layer, COPY, [self.argument(piece.form, place) for place in ends])
 
     def step(self, layer: str, kernel: Kernel, arguments: Sequence[Argument]) -> Step:
         number = self.kernels.setdefault(kernel, len(self.kernels))
@@ -131,17 +164,11 @@ def make_plan(graph: Graph, input_names: Sequence[str], output_names: Sequence[s
     """Return the plan for ``graph``; names are given because Relax variables may differ from them.
 
     In the plan no two values that live during the same step share memory, but for an output that
-    takes over an input its kernel allows it to ("tvmopt.inplace").
+    takes over an input its kernel allows it to ("tvmopt.inplace"), and for what a view joins or
+    cuts ("tvmopt.view").
     """
     planner = _Planner(graph)
-    steps = [
-        planner.step(
-            call.layer,
-            call.kernel,
-            [planner.argument(tensor) for tensor in (*call.inputs, *call.outputs)],
-        )
-        for call in graph.calls
-    ]
+    steps = [step for call in graph.calls for step in planner.calls(call)]
     steps += _copies(planner, graph, output_names)
     inputs = [tensor for _, tensor in graph.inputs]
     return Plan(

@@ -24,6 +24,7 @@ from tvmopt.lowering.quantized_product import match_quantized_product
 from tvmopt.lowering.quantized_readers import split_readers
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
+from tvmopt.lowering.views import match_view
 from tvmopt.lowering.weight_only import match_weight_only
 from tvmopt.lowering.weight_only_convolution import match_stored_convolution
 from tvmopt.report import Report
@@ -49,6 +50,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_pool,
     match_global_mean,
     match_quantized_elementwise,
+    match_view,
 )
 
 DEFAULTS = LowerOptions()
