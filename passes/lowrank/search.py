@@ -28,7 +28,7 @@ Method = Literal["auto", "svd", "spatial", "tucker"]
 RankBy = Literal["error", "energy", "speedup", "share"]
 
 _WIDTHS = (16, 8, 4)
-_FREE = 1.03  # of the time, that a multiple of a width may take
+_FREE = 1.06  # of the time, that a multiple of a width may take
 _GRID = 8  # numbers of inner inputs that are tried for Tucker's form
 
 
