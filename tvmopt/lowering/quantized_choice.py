@@ -10,11 +10,12 @@ from itertools import product
 import numpy as np
 from tvm import tirx
 
-from tvmopt.kernels import qconv, qwinograd, sparse_qconv
+from tvmopt.kernels import block_lists, qconv, qwinograd, sparse_qconv
 from tvmopt.kernels.dot import chained_dot
 from tvmopt.kernels.panel_steps import PanelSteps
 from tvmopt.kernels.qconv_chained import best
 from tvmopt.kernels.qconv_site import QConvSite
+from tvmopt.kernels.sparse_pixels import sparse_pixels
 from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
@@ -135,6 +136,25 @@ def _sparse(task: _Task) -> Iterator[_Candidate]:
         listed = SparseQConvSite(qconv=site, steps=steps.count, index=str(steps.offsets.dtype))
         cycles = sparse_qconv.cycles(listed, how, target)
         yield cycles, partial(_listed, task, listed, how, cycles, steps)
+    pixels = block_lists.best(site.conv, task.weight, target, site)
+    if pixels is not None and site.zero_dtype is None:
+        yield pixels.cycles, partial(_pixels, task, pixels)
+
+
+def _pixels(task: _Task, found: block_lists.Best) -> Chosen:
+    """Return the kernel over lists of blocks of few outputs."""
+    dot, lists = found.how.dot, found.lists
+    assert dot is not None, "integers are multiplied by some instruction"
+    kind = f"sparse_{dot.key}_{'gemm' if task.site.conv.pointwise else 'conv'}_pixels"
+    bias = block_lists.pack_bias(task.bias, task.weight, task.site, found.how)
+    return Chosen(
+        kernel=task.kernels.get(
+            sparse_pixels, kind, found.site, found.how, found.cycles, task.types
+        ),
+        packed=(lists.weights, lists.offsets, lists.starts, bias),
+        cycles=found.cycles,
+        note=found.note,
+    )
 
 
 def _listed(

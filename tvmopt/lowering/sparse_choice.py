@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from tvmopt.kernels import sparse_conv
+from tvmopt.kernels import block_lists, sparse_conv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.sparse_conv import SparseConvSite
+from tvmopt.kernels.sparse_pixels import sparse_pixels
 from tvmopt.lowering.kernel_cache import KernelCache
 
 SPARSE = 0.25  # share of zeros below which no list of blocks is worth looking at
@@ -21,7 +22,7 @@ class SparseChoice:
 
     Attributes:
         kernel: The PrimFunc.
-        packed: Its constants: weights, offsets, panels.
+        packed: Its constants: weights, offsets, and where each panel or list begins.
         note: How many blocks are zero.
     """
 
@@ -45,6 +46,7 @@ def choose_sparse(
         return None
     target, least = kernels.target, float(dense.attrs["tvmopt.cycles"])
     found: SparseChoice | None = None
+    kind = "gemm" if conv.pointwise else "conv"
     for width in sparse_conv.WIDTHS:
         if sparse_conv.config(conv, width, 1, target) is None:
             continue
@@ -56,11 +58,21 @@ def choose_sparse(
         if cycles >= least:
             continue
         least = cycles
-        kind = f"sparse_{'gemm' if conv.pointwise else 'conv'}"
         zeros = 1 - steps.count * how.tile.columns / weight.size
         found = SparseChoice(
-            kernel=kernels.get(sparse_conv.sparse_conv, kind, site, how, cycles),
+            kernel=kernels.get(sparse_conv.sparse_conv, f"sparse_{kind}", site, how, cycles),
             packed=(steps.weights, steps.offsets, steps.panels),
             note=f"{zeros:.0%} of the {how.tile.columns}x1 blocks are 0",
         )
-    return found
+    pixels = block_lists.best(conv, weight, target)
+    if pixels is None or pixels.cycles >= least:
+        return found
+    kernel = kernels.get(
+        sparse_pixels, f"sparse_{kind}_pixels", pixels.site, pixels.how, pixels.cycles
+    )
+    lists = pixels.lists
+    return SparseChoice(
+        kernel=kernel,
+        packed=(lists.weights, lists.offsets, lists.starts),
+        note=pixels.note,
+    )
