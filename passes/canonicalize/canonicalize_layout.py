@@ -30,7 +30,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from tvmopt import ir
+from tvmopt import forms, ir
 from tvmopt.passes.canonicalize.layout_store import Held, HeldTuple, Store
 from tvmopt.passes.canonicalize.layout_table import LAYOUT_RULES
 from tvmopt.passes.canonicalize.rebuild import Rebuild, Rule, rebuild_main
@@ -74,11 +74,15 @@ class _Layouter:
     def __init__(self, graph: Rebuild, func: relax.Function) -> None:
         self.graph = graph
         self.store = Store(graph)
+        self.rows = _quantized_by_row(func)
         for param in func.params:
             self.store.keep(param, self._as_it_is(param, param.ty, param.name))
 
     def __call__(self, var: relax.Var, _value: relax.Expr) -> relax.Expr:
         held = self._held(var, self.graph.old[var])
+        if var in self.rows and isinstance(held, Held):
+            view = plain(held.view.logical)
+            held = Held(expr=self.store.place(held, view), view=view, name=held.name)
         self.store.keep(var, held)
         if var.same_as(self.graph.result):
             return self.store.place_plain(held)
@@ -117,6 +121,16 @@ class _Layouter:
                 for i, t in enumerate(ty.fields)
             )
         return Held(expr=expr, view=plain(tuple(int(d) for d in ty.shape)), name=name)
+
+
+def _quantized_by_row(func: relax.Function) -> set[relax.Var]:
+    """Return the tensors whose rows get scales at run time.
+
+    These are stored as they are: in pieces, a row would be no row any more.
+    """
+    bound = dict(ir.bindings(func))
+    found = (forms.match_rows(value, lambda e: bound.get(e, e)) for value in bound.values())
+    return {rows.x for rows in found if rows is not None and isinstance(rows.x, relax.Var)}
 
 
 def _stored(held: Held | HeldTuple) -> relax.Expr:

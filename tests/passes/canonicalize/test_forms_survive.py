@@ -227,6 +227,23 @@ def test_rows_quantized_at_run_time_survive(build: Build, run: Run) -> None:
     tvm.ir.assert_structural_equal(_canonicalize(after), after)
 
 
+def test_rows_that_join_the_heads_of_attention_survive(build: Build, run: Run) -> None:
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        joined = bb.emit(OP.permute_dims(x, (0, 2, 1, 3)))
+        joined = bb.emit(OP.reshape(joined, (1, 5, 12)))
+        rows = forms.quantize_rows(joined, bb.emit, "rows")
+        return OP.matmul(rows, _stored((12, 4))["channels"].build(bb.emit, "w"))
+
+    before = build(body, (1, 3, 5, 4))
+    after = _canonicalize(before)
+    (product,) = _calls(after, "relax.matmul")
+    # The reshape and the transposition stay in front of the rows, and do not cut them in pieces.
+    assert forms.match_rows(product.args[0], _definition(after)) is not None
+    x = RNG.standard_normal((1, 3, 5, 4)).astype("f4")
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
+    tvm.ir.assert_structural_equal(_canonicalize(after), after)
+
+
 def test_tensors_quantized_at_run_time_survive(build: Build, run: Run) -> None:
     codes = _small(4, 5, dtype="uint8")
 
