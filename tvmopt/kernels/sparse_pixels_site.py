@@ -85,7 +85,12 @@ class SparsePixelsConfig:
 
     @property
     def sets(self) -> int:
-        """Sets of sums, which steps take in turn, so that none waits for the one before it."""
+        """Sets of sums, which steps take in turn, so that none waits for the one before it.
+
+        Where products are added by an instruction of their own, that takes one cycle only.
+        """
+        if self.dot is not None and self.dot.instructions > 1:
+            return 1
         return min(UNROLL, max(1, -(-CHAINS // (self.outputs * self.vectors))))
 
     @property
@@ -154,8 +159,8 @@ def configs(
             parallel=worth_threads(conv.macs // 8),
             dot=dot,
         )
-        # Sums, the weights, one vector of pixels and, of integers, a product.
-        if outputs * (vectors * how.sets + 1) + 2 <= target.vector_registers:
+        # Sums, the weights, pixels and a product; integers widen with a register of ones.
+        if outputs * (vectors * how.sets + 1) + 2 + (dot is not None) <= target.vector_registers:
             found.append(how)
     return found
 
