@@ -69,9 +69,9 @@ def named(name: str) -> Method:
     return Method(name=name)
 
 
-def recipe_text(passes: Iterable[Pass]) -> str:
-    """Return a recipe file that keeps what these passes do, whether it pays or not."""
-    return "".join(['keep = "all"\n', *map(_table, passes)])
+def recipe_text(passes: Iterable[Pass], keep: str = "all") -> str:
+    """Return a recipe file; it keeps what the passes do whether it pays or not, unless it says."""
+    return "".join([f'keep = "{keep}"\n', *map(_table, passes)])
 
 
 def _table(options: Pass) -> str:

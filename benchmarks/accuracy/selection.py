@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.accuracy import own_recipes, sparse_methods
+from benchmarks.accuracy import low_rank_methods, own_recipes, sparse_methods
+from benchmarks.accuracy.low_rank_methods import LowRank
 from benchmarks.accuracy.methods import BITS, NAMED, REPAIRS, Method, named, static
 from benchmarks.accuracy.sparse_methods import Cell
 from benchmarks.accuracy.tasks import TASKS
 
 FLOAT = "float32"
-PARTS = ("recipes", "quantized", "sparse")
+PARTS = ("recipes", "quantized", "sparse", "low-rank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,9 @@ class Selection:
         sparse: Tasks that get a grid of sparse methods.
         cells: Of each such grid, in the order in which they are measured.
         sparsities: The columns of the grid, in percent.
+        low_rank: Tasks that get a grid of low ranks.
+        factors: Its cells.
+        budgets: Its columns, in percent.
     """
 
     recipes: Mapping[str, Method]
@@ -33,6 +37,9 @@ class Selection:
     sparse: Sequence[str]
     cells: Sequence[Cell]
     sparsities: Sequence[int]
+    low_rank: Sequence[str]
+    factors: Sequence[LowRank]
+    budgets: Sequence[int]
 
     def by_task(self) -> dict[str, list[Method]]:
         """Return all methods to measure of each task, in order."""
@@ -43,6 +50,8 @@ class Selection:
             found[task] += methods.values()
         for task in self.sparse:
             found[task] += [cell.method() for cell in self.cells]
+        for task in self.low_rank:
+            found[task] += [cell.method() for cell in self.factors]
         return dict(found)
 
 
@@ -71,6 +80,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--refit", nargs="*", choices=sparse_methods.REPAIRED, default=sparse_methods.REPAIRED,
         help="whether what is left is refitted",
     )  # fmt: skip
+    forms, budgets = low_rank_methods.FORMS, low_rank_methods.BUDGETS
+    many("--forms", nargs="*", choices=forms, default=forms, help="of low rank")
+    many("--budgets", nargs="*", type=int, choices=budgets, default=budgets, metavar="PERCENT")
 
 
 def select(args: argparse.Namespace) -> Selection:
@@ -78,13 +90,17 @@ def select(args: argparse.Namespace) -> Selection:
     grid = [static(bits, repair) for bits in args.bits for repair in args.repairs]
     methods = {method.name: method for method in (*map(named, args.recipes), *grid)}
     quantized = list(args.only or TASKS) if "quantized" in args.parts else []
-    sparse = list(args.only or sparse_methods.TASKS) if "sparse" in args.parts else []
+    thin = list(args.only or sparse_methods.TASKS)
+    factors = low_rank_methods.cells(args.forms, args.budgets)
     cells = sparse_methods.cells(args.structures, args.sparsity, args.importances, args.refit)
     ours = [task for task in own_recipes.MOST if task in (args.only or TASKS)]
     return Selection(
         recipes={task: own_recipes.method_of(task) for task in ours if "recipes" in args.parts},
         plain=dict.fromkeys(quantized, methods),
-        sparse=sparse,
+        sparse=thin if "sparse" in args.parts else [],
         cells=list(cells),
         sparsities=args.sparsity,
+        low_rank=thin if "low-rank" in args.parts else [],
+        factors=list(factors),
+        budgets=args.budgets,
     )

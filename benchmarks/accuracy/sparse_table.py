@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from benchmarks.accuracy.asked import asked_of_sparse
+from benchmarks.accuracy.low_rank_methods import LowRank
 from benchmarks.accuracy.sparse_methods import Cell
 
 NONE = "-"
@@ -39,7 +40,28 @@ def make_rows(
     return table
 
 
+def low_rank_rows(
+    task: str, rows: Rows, grid: Sequence[LowRank], budgets: Sequence[int]
+) -> list[list[str | Text]]:
+    """Return a line for each form that has something measured."""
+    known = {cell.form: None for cell in grid if (task, cell.name) in rows}
+    return [
+        [form, *(spelled(rows.get((task, LowRank(form=form, budget=b).name))) for b in budgets)]
+        for form in known
+    ]
+
+
 def told(cell: Cell, row: Row | None) -> str | Text:
+    """Return what became of a cell, green or red where something was asked of it."""
+    text, verdict = spelled(row), row and row.get("verdict")
+    asked = asked_of_sparse(row["task"], cell.structure, cell.sparsity) if row else None
+    if asked is None or not verdict:
+        return text
+    drop = verdict["reference"] - verdict["value"]
+    return Text(text, style="green" if drop <= asked.most(verdict["error"]) else "red")
+
+
+def spelled(row: Row | None) -> str:
     """Return the drop in points, its paired error and the speed-up; why not, if there is none."""
     if row is None:
         return NONE
@@ -52,17 +74,14 @@ def told(cell: Cell, row: Row | None) -> str | Text:
         text += f" cos {verdict['cosine']:.3f}"
     if row.get("least_speedup"):
         text += f" {row['least_speedup']:.2f}x"
-    asked = asked_of_sparse(row["task"], cell.structure, cell.sparsity)
-    if asked is None:
-        return text
-    return Text(text, style="green" if drop <= asked.most(error) else "red")
+    return text
 
 
 def footer() -> list[str]:
     """Return what the cells mean."""
     return [
-        "float model minus pruned artefact, in points (paired standard error), and the pruned "
-        "artefact's speed-up over the dense float32 one: least times, in turns; cos: of embeddings",
+        "float model minus artefact, in points (paired standard error), and the artefact's "
+        "speed-up over the dense float32 one: least times, in turns; cos: of embeddings",
         "zeros in: outputs x inputs of a block, or N of M neighbouring inputs; green: better than "
         "published prototypes by two errors, by half for blocks of 16 outputs",
     ]

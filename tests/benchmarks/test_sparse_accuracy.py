@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.accuracy import __main__ as command
-from benchmarks.accuracy import selection, sparse_methods, sparse_table
+from benchmarks.accuracy import low_rank_methods, selection, sparse_methods, sparse_table
 from benchmarks.accuracy.asked import asked_of_sparse
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.sparse_methods import Cell, cells
@@ -51,6 +52,16 @@ def test_every_cell_is_a_recipe(tmp_path: Path, structure: str, importance: str)
         assert (pruning.sparsity, pruning.repair) == (0.5, cell.repair)
 
 
+@pytest.mark.parametrize("form", low_rank_methods.FORMS)
+def test_every_low_rank_is_a_recipe(tmp_path: Path, form: str) -> None:
+    for cell in low_rank_methods.cells((form,), low_rank_methods.BUDGETS):
+        recipe = Recipe.load(cell.method().source(tmp_path))
+        (factorize,) = recipe.passes
+        assert (recipe.keep, factorize.method) == ("faster", form.split()[0])
+        assert factorize.whiten == (form != "svd of weights")
+        assert factorize.error == cell.budget / 100
+
+
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "accuracy.json"
     results = Results.load(path)
@@ -76,6 +87,13 @@ def test_the_table_is_made_of_what_is_known(
     assert "fashion_resnet8: what zeros cost and buy" in shown
     assert "+0.50 (0.10) 1.50x" in shown
     assert "minilm_l6_v2: what" not in shown
+    assert "low rank" not in shown
+    thin = low_rank_methods.LowRank(form="tucker", budget=5)
+    Results.load(path).put(_row(method=thin.name), {"cpu": "x"})
+    assert command.main([*flags, "--parts", "low-rank", "--budgets", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert "fashion_resnet8: what low rank" in shown  # the title may be wrapped
+    assert re.search(r"tucker +\+0.50 \(0.10\) 1.50x", shown)
 
 
 def test_a_cell_says_whether_it_is_good_enough() -> None:
