@@ -25,6 +25,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tvmopt import ir
 from tvmopt.passes.prune.channel_labelling import Labelling
 from tvmopt.passes.prune.channel_labels import Axis, Key
 from tvmopt.passes.prune.channel_rules import label_channels
@@ -106,6 +107,7 @@ class Channels:
         """Look at a canonical module with static shapes and different names."""
         self.mod = mod
         self.graph: Labelling = label_channels(mod)
+        self._values = dict(ir.bindings(mod["main"]))
         self._known: dict[tuple[int, ...], list[Key]] = {}
         members = self._members()
         number = {unit: n for n, units in enumerate(members) for unit in units}
@@ -127,6 +129,21 @@ class Channels:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+    def weight(self, port: Port) -> np.ndarray:
+        """Return the constant that a port is in."""
+        value = ir.constant(self._values[port.var].args[port.operand])
+        assert value is not None, "ports are places in constants"
+        return value
+
+    def holders(self, group: ChannelGroup) -> frozenset[str]:
+        """Return the names of the variables that have a group along an axis."""
+        unit = group.units[0]
+        return frozenset(
+            var.name
+            for var, axes in self.graph.axes.items()
+            if any(unit in key for axis in axes if not stays(axis) for key in self.keys(axis))
+        )
 
     def keys(self, axis: Axis) -> list[Key]:
         """Return the units of each place of an axis."""

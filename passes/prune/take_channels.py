@@ -45,6 +45,22 @@ def take_channels(channels: Channels, takes: Mapping[str, np.ndarray]) -> tvm.IR
     return rebuild_main(channels.mod, lambda _graph: taking.rule)
 
 
+def taken_outputs(channels: Channels, takes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what ``take_channels`` does to the outputs of layers.
+
+    Returns:
+        For each convolution and matmul whose outputs change, by its name: the number of each
+        output among those that it had, (outputs,).
+    """
+    taking = _Taking(channels, {name: channels.group(name) for name in takes}, takes)
+    found = {}
+    for var, weight in channels.graph.weights.items():
+        index = taking.index(channels.graph.constants[var, 1][weight.output_axis])
+        if index is not None:
+            found[var.name] = index
+    return found
+
+
 def _check(channels: Channels, group: ChannelGroup, indices: np.ndarray) -> None:
     where = f"channel group {group.name!r}"
     rows = indices if indices.ndim == 2 else indices[None]
@@ -110,7 +126,7 @@ class _Taking:
         assert values is not None, "only constants are asked for"
         new = values
         for at, axis in enumerate(axes):
-            index = self._index(axis)
+            index = self.index(axis)
             if index is not None:
                 new = np.take(new, index, axis=at)
         return constant if new is values else relax.const(np.ascontiguousarray(new))
@@ -123,7 +139,7 @@ class _Taking:
     def _attributes(self, var: relax.Var, call: relax.Call) -> dict[str, object]:
         graph = self._channels.graph
         weight = graph.weights.get(var)
-        if weight is not None and weight.groups and self._index(weight.groups) is not None:
+        if weight is not None and weight.groups and self.index(weight.groups) is not None:
             return {"groups": self._size(weight.groups)}
         if ir.is_call_to(call, "relax.split") and var in graph.fields:
             at = int(call.attrs.axis)
@@ -135,10 +151,10 @@ class _Taking:
         return {}
 
     def _size(self, axis: Axis) -> int:
-        index = self._index(axis)
+        index = self.index(axis)
         return int(np.prod([len(factor) for factor in axis])) if index is None else len(index)
 
-    def _index(self, axis: Axis) -> np.ndarray | None:
+    def index(self, axis: Axis) -> np.ndarray | None:
         """Return which places are taken along an axis; None where all stay as they are."""
         if stays(axis):
             return None
