@@ -74,11 +74,25 @@ def test_the_inner_layers_have_blocks_of_zeros(
     for name in ("fc1", "fc2"):
         blocks = weights[name].T.reshape(2, 16, 8, 4).any((1, 3))
         assert blocks.sum() == 4
-    for name in ("fc0", "fc3"):
-        assert np.array_equal(weights[name], _weights(net)[name])
+    for name in ("fc0", "fc3"):  # in another order where channels of fc1 and fc2 moved
+        assert np.array_equal(np.sort(weights[name], None), np.sort(_weights(net)[name], None))
     assert counts(pruned) == counts(net)
     assert [d.applied for d in report.decisions] == [False, False, True, True]
     assert "75% of the 16x4 blocks are 0" in report.decisions[-1].reason
+
+
+def test_channels_stay_where_they_are_if_that_is_asked_for(
+    net: tvm.IRModule, samples: Samples, tap: Tap
+) -> None:
+    options = PruneWeightsOptions(structure="4x1", reorder=False, rounds=1)
+    kept = PruneWeights(options, samples, tap, Report())
+    pruned = _weights(kept(net))
+    assert not kept.outputs
+    assert all(np.array_equal(pruned[name], _weights(net)[name]) for name in ("fc0", "fc3"))
+    moved = PruneWeights(PruneWeightsOptions(structure="4x1", rounds=1), samples, tap, Report())
+    moved(net)
+    assert "fc1" in moved.outputs
+    assert any("its channels reordered" in d.reason for d in moved.report.decisions)
 
 
 def test_the_dense_net_is_left_as_it_was(net: tvm.IRModule, samples: Samples, tap: Tap) -> None:
