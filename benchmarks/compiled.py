@@ -43,7 +43,7 @@ def compile_model(
     Args:
         path: The file.
         shapes: Of its inputs, by name.
-        folder: Takes ``model.so``, or the recipe's name with that suffix.
+        folder: Takes ``model.so``, or the recipe's name, or its file's, with that suffix.
         recipe: What ``Model.apply`` takes; None compiles the model as it is.
         calibration: Samples along the first axis by input name, for the recipe.
 
@@ -53,7 +53,8 @@ def compile_model(
     import tvmopt
 
     load, compile_ = tvmopt.load, tvmopt.compile  # imports it all
-    name = folder / (f"{recipe}.so" if isinstance(recipe, str) else "model.so")
+    named = isinstance(recipe, str | Path)
+    name = folder / (f"{Path(recipe).stem}.so" if named else "model.so")
     start = time.perf_counter()
     model = load(path, shapes)
     if recipe is not None:

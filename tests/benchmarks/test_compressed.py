@@ -15,7 +15,14 @@ from rich.console import Console
 
 from benchmarks import reports
 from benchmarks.speed.__main__ import select
-from benchmarks.speed.compressed import layers, measure, rivals, table
+from benchmarks.speed.compressed import (
+    layers,
+    measure,
+    onnx_layer,
+    rivals,
+    sparse_layers,
+    table,
+)
 from benchmarks.speed.compressed.measure import Contestant
 from benchmarks.speed.compressed.works import WORKS
 from benchmarks.zoo.catalogue import UnknownModelError, load_catalogue
@@ -25,7 +32,7 @@ from tvmopt.metrics.turns import EngineResult
 
 @pytest.fixture
 def small_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(layers, "FOLDER", tmp_path)
+    monkeypatch.setattr(onnx_layer, "FOLDER", tmp_path)
     monkeypatch.setattr(rivals, "FOLDER", tmp_path)
     return tmp_path
 
@@ -33,7 +40,7 @@ def small_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_works_are_of_models_that_exist() -> None:
     catalogue = load_catalogue()
     for work in WORKS:
-        assert layers.is_layer(work.id) or work.size < len(catalogue[work.id].shapes)
+        assert layers.is_layer(work.id) or work.size < len(catalogue[work.model_id].shapes)
         assert work.variants
     assert len({work.id for work in WORKS}) == len(WORKS)
 
@@ -155,6 +162,15 @@ def test_each_comparison_has_its_own_rival() -> None:
     assert table.best_int8(row, 2) is None
 
 
+def test_floats_are_compared_with_floats() -> None:
+    row = _row()
+    found = table.best_float(row, 1)
+    assert found
+    assert found["title"] == "onnxruntime float"
+    # Of a file that is quantized itself only a float32 twin computes with floats.
+    assert table.best_float({**row, "recipe": None}, 1) is None
+
+
 def test_of_a_model_that_comes_quantized_every_rival_computes_with_integers() -> None:
     found = table.best_int8({**_row(), "recipe": None}, 1)
     assert found
@@ -166,11 +182,11 @@ def test_the_table_has_a_line_for_each_work() -> None:
     lines = table.make_rows(rows, [1])
     assert all(len(line) == len(table.columns()) for line in lines)
     stream = io.StringIO()
-    Console(file=stream, width=200).print(reports.make_table("t", table.columns(), lines))
+    Console(file=stream, width=260).print(reports.make_table("t", table.columns(), lines))
     text = stream.getvalue()
     assert "resnet18*" in text
     assert "2.50 (2.50-2.50)" in text
-    assert "1.15/-/1.15" in text
+    assert "1.15/-/-/1.15/-" in text
     assert table.footer(rows)[-1] == "linear_1024: unknown recipe"
 
 
@@ -181,3 +197,42 @@ def test_dynamic_rivals_quantize_products_at_run_time(small_models: Path) -> Non
     kinds = [node.op_type for node in made.graph.node]
     assert "DynamicQuantizeLinear" in kinds
     assert "MatMulInteger" in kinds
+
+
+@pytest.mark.parametrize("name", ["conv3x3_16x6_w7_16x4_80", "rows_32to64x5_w7_16x4_50"])
+def test_a_sparse_layer_and_its_twin_agree(small_models: Path, name: str) -> None:
+    layer = sparse_layers.parse(name)
+    assert layer is not None
+    paths = sparse_layers.make(layer), sparse_layers.make_twin(layer)
+    assert {path.parent for path in paths} == {small_models}
+    fed = sparse_layers.inputs(layer), sparse_layers.twin_inputs(layer)
+    y, real = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        for path, feed in zip(paths, fed, strict=True)
+    )
+    if layer.kernel:
+        real = real.transpose(0, 2, 3, 1)
+    constants = {
+        w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(paths[0]).graph.initializer
+    }
+    steps = np.rint(real / constants["y_scale"]) + constants["y_zero"]
+    # Both sides round once; float32 sums may put a value on the other side of a half.
+    assert np.abs(y.astype(int) - np.clip(steps, 0, 255)).max() <= 1
+    assert y.max() - int(y.min()) > 20
+    assert np.mean((y == 0) | (y == 255)) < 0.6
+
+
+def test_a_sparse_layer_has_the_zeros_that_its_name_says() -> None:
+    layer = sparse_layers.parse("conv1x1s2_64to128x56_w7_16x4_80")
+    assert layer is not None
+    assert (layer.shape, layer.out_shape) == ((1, 56, 56, 64), (1, 28, 28, 128))
+    blocks = sparse_layers.weights(layer).reshape(8, 16, 16, 4)
+    assert np.mean(blocks.any((1, 3))) == pytest.approx(0.2, abs=1 / 128)
+    assert np.abs(sparse_layers.weights(layer).astype(int)).max() == 64
+    assert sparse_layers.parse("conv1x1s2_64x56_w4") is None
+
+
+def test_every_recipe_of_a_work_is_there() -> None:
+    own = {work.recipe for work in WORKS if work.synthetic}
+    assert own == {"sparse80-int8", "sparse70-int8-dynamic"}
+    assert all(work.model in load_catalogue() for work in WORKS if work.synthetic)

@@ -109,7 +109,7 @@ Progress = Callable[[int, int], None]
 
 def compare(
     engines: Sequence[EngineSpec],
-    inputs: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray] | Sequence[Mapping[str, np.ndarray]],
     *,
     threads: int = 1,
     streams: int = 1,
@@ -120,7 +120,8 @@ def compare(
 
     Args:
         engines: At least one; the same model may occur more than once.
-        inputs: One batch of the model's inputs, by name; engines with open shapes get these.
+        inputs: One batch of the model's inputs, by name, or one for each engine; engines with open
+            shapes get these.
         threads: Of each stream; its process is pinned to as many CPUs.
         streams: Processes of each engine that run at the same time, for throughput.
         schedule: How long; None is the default one.
@@ -139,12 +140,13 @@ def compare(
         require(spec)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmopt-bench-")))
-        np.savez(folder / "inputs.npz", *inputs.values())
+        each = [inputs] * len(engines) if isinstance(inputs, Mapping) else inputs
         groups = []
-        for i, spec in enumerate(engines):
+        for i, (spec, given) in enumerate(zip(engines, each, strict=True)):
+            np.savez(folder / f"inputs_{i}.npz", *given.values())
             group = _Group(spec)
             stack.callback(group.close)
-            group.open(folder, i, list(inputs), threads, places)
+            group.open(folder, i, list(given), threads, places)
             groups.append(group)
         _take_turns(groups, schedule, progress)
         return [group.result(threads) for group in groups]
@@ -179,7 +181,7 @@ class _Group:
             path = None if self.processes else folder / f"outputs_{number}.npz"
             process = EngineProcess(self.spec)
             self.processes.append(process)
-            process.open(folder / "inputs.npz", names, path, threads, place)
+            process.open(folder / f"inputs_{number}.npz", names, path, threads, place)
             if path:
                 with np.load(path, allow_pickle=False) as file:
                     arrays = [file[f"arr_{i}"] for i in range(len(process.output_names))]

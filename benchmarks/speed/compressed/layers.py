@@ -10,25 +10,23 @@ faster than OpenVINO at either order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from benchmarks.zoo.cache import CACHE
+from benchmarks.speed.compressed import sparse_layers
+from benchmarks.speed.compressed.onnx_layer import constant_model, write
 
-FOLDER = CACHE / "layers"
-OPSET = 17
 _CONV = re.compile(r"conv(\d)x\d(?:s(\d))?_(\d+)x(\d+)_w(\d)")
 _LINEAR = re.compile(r"linear_(\d+)")
 
 
 def is_layer(name: str) -> bool:
     """Whether ``name`` is of a synthetic layer."""
-    return bool(_CONV.fullmatch(name) or _LINEAR.fullmatch(name))
+    return bool(_CONV.fullmatch(name) or _LINEAR.fullmatch(name) or sparse_layers.parse(name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +41,8 @@ class _Conv:
 
 def layer_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Return the shape of the layer's input by name."""
+    if sparse := sparse_layers.parse(name):
+        return {"x": sparse.shape}
     if conv := _parse(name):
         return {"x": (1, conv.size, conv.size, conv.c)}
     match = _LINEAR.fullmatch(name)
@@ -55,12 +55,14 @@ def make_layer(name: str) -> Path:
 
     ``conv3x3_64x56_w4`` maps 64 channels of 56 x 56 pixels to as many with 4-bit weights,
     ``conv1x1s2_64x56_w4`` to twice as many of half the size; ``linear_1024`` multiplies one row by
-    a matrix of 1024 x 1024.
+    a matrix of 1024 x 1024. Those of ``sparse_layers.py`` have other names.
     """
+    if sparse := sparse_layers.parse(name):
+        return sparse_layers.make(sparse)
     conv = _parse(name)
     if conv is None:
-        return _write(name, _linear(layer_shapes(name)["x"][1]))
-    return _write(name, _conv(conv))
+        return write(name, _linear(layer_shapes(name)["x"][1]))
+    return write(name, _conv(conv))
 
 
 def _parse(name: str) -> _Conv | None:
@@ -71,24 +73,13 @@ def _parse(name: str) -> _Conv | None:
     return _Conv(kernel=kernel, stride=stride, c=c, o=c * stride, size=size, bits=bits)
 
 
-def _write(name: str, model: onnx.ModelProto) -> Path:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    out = FOLDER / f"{name}.onnx"
-    out.write_bytes(model.SerializeToString(deterministic=True))
-    return out
-
-
 def _linear(n: int) -> onnx.ModelProto:
     rng = np.random.default_rng(n)
     weight = (rng.normal(size=(n, n)) / np.sqrt(n)).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="linear")]
     value = helper.make_tensor_value_info
-    return _model(
-        nodes,
-        value("x", TensorProto.FLOAT, (1, n)),
-        value("y", TensorProto.FLOAT, (1, n)),
-        {"w": weight},
-    )
+    ends = [value(end, TensorProto.FLOAT, (1, n)) for end in "xy"]
+    return constant_model(nodes, ends, {"w": weight})
 
 
 def _conv(conv: _Conv) -> onnx.ModelProto:
@@ -108,7 +99,7 @@ def _conv(conv: _Conv) -> onnx.ModelProto:
     shapes = [(1, conv.size, conv.size, conv.c), (1, half, half, conv.o)]
     value = helper.make_tensor_value_info
     ends = [value(k, TensorProto.UINT8, s) for k, s in zip("xy", shapes, strict=True)]
-    return _model(nodes, *ends, _conv_constants(conv))
+    return constant_model(nodes, ends, _conv_constants(conv))
 
 
 def _conv_constants(conv: _Conv) -> dict[str, np.ndarray]:
@@ -132,18 +123,3 @@ def _conv_constants(conv: _Conv) -> dict[str, np.ndarray]:
         "y_zero": np.uint8(0),
     }
     return {name: np.asarray(array) for name, array in constants.items()}
-
-
-def _model(
-    nodes: list[onnx.NodeProto],
-    x: onnx.ValueInfoProto,
-    y: onnx.ValueInfoProto,
-    constants: dict[str, np.ndarray],
-) -> onnx.ModelProto:
-    from_array: Callable[..., onnx.TensorProto] = numpy_helper.from_array
-    initializers = [from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "layer", [x], [y], initializers)
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    onnx.checker.check_model(model)
-    return model

@@ -13,7 +13,8 @@ from benchmarks.accuracy.tasks import TASKS
 from benchmarks.cases import Case, case_inputs, locate
 from benchmarks.children import one_line, serve
 from benchmarks.compiled import compile_model
-from benchmarks.speed.compressed import layers, rivals
+from benchmarks.speed.compressed import layers, rivals, sparse_layers
+from benchmarks.speed.compressed.rivals import Variant
 from benchmarks.speed.compressed.works import WORKS, Work
 from benchmarks.zoo.catalogue import load_catalogue
 from benchmarks.zoo.inputs import make_inputs
@@ -80,27 +81,37 @@ class Measurement:
         reason: Why something is missing; empty if nothing is.
         weights: ``"random"`` where only the speed of the model means anything.
         size_bytes: Of our compressed artefact and of our float one.
+        onnx_bytes: Of the ONNX file.
         timings: One for each number of threads.
     """
 
     reason: str = ""
     weights: str = "trained"
     size_bytes: tuple[int | None, int | None] = (None, None)
+    onnx_bytes: int | None = None
     timings: list[Timing] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contestant:
-    """A model in an engine."""
+    """A model in an engine.
+
+    Attributes:
+        spec: The engine and its file.
+        kind: As in ``Speed``, and so the title.
+        title: See there.
+        inputs: What it is fed; None for what the others are fed.
+    """
 
     spec: EngineSpec
     kind: str
     title: str
+    inputs: Arrays | None = None
 
 
 def measure(work: Work, job: Job, folder: Path) -> Measurement:
     """Return what can be said of ``work``; ``folder`` takes the artefacts."""
-    result = Measurement(weights=_weights(work.id))
+    result = Measurement(weights=_weights(work))
     reasons: list[str] = []
     path, shapes = _model(work)
     inputs = _inputs(work, path, shapes, 1, seed=0)[0]
@@ -108,11 +119,12 @@ def measure(work: Work, job: Job, folder: Path) -> Measurement:
     ours = _ours(work, path, shapes, feeds, folder, reasons)
     theirs = _theirs(work, path, shapes, feeds, inputs, reasons)
     if ours and theirs:
-        result.size_bytes = _sizes(ours)
+        result.size_bytes, result.onnx_bytes = _sizes(ours), path.stat().st_size
         for threads in job.threads:
             schedule = Schedule(seconds=job.seconds, rounds=job.rounds)
             every = [*ours, *theirs]
-            found = compare([c.spec for c in every], inputs, threads=threads, schedule=schedule)
+            fed = [c.inputs or inputs for c in every]
+            found = compare([c.spec for c in every], fed, threads=threads, schedule=schedule)
             result.timings.append(summarize(threads, every, found))
     result.reason = "; ".join(reasons)
     return result
@@ -141,7 +153,9 @@ def summarize(
                 ratio=ratio.ratio,
                 q1=ratio.q1,
                 q3=ratio.q3,
-                cosine=_cosine(found.outputs, floats.get(contestant.spec.engine, anybody)),
+                cosine=None
+                if contestant.kind == "twin"  # it has its channels elsewhere
+                else _cosine(found.outputs, floats.get(contestant.spec.engine, anybody)),
             )
         )
     return Timing(threads=threads, speeds=tuple(speeds))
@@ -159,20 +173,23 @@ def _cosine(
 def _model(work: Work) -> tuple[Path, dict[str, tuple[int, ...]]]:
     if layers.is_layer(work.id):
         return layers.make_layer(work.id), layers.layer_shapes(work.id)
-    found = locate(work.id)
+    found = locate(work.model_id)
     if found.path is None:
         raise TvmoptError(f"skipped: {found.reason}")
-    return found.path, dict(load_catalogue()[work.id].shapes[work.size])
+    return found.path, dict(load_catalogue()[work.model_id].shapes[work.size])
 
 
-def _weights(model_id: str) -> str:
-    return "random" if layers.is_layer(model_id) else load_catalogue()[model_id].weights
+def _weights(work: Work) -> str:
+    random = layers.is_layer(work.id) or work.synthetic
+    return "random" if random else load_catalogue()[work.model_id].weights
 
 
 def _inputs(
     work: Work, path: Path, shapes: dict[str, tuple[int, ...]], count: int, seed: int
 ) -> list[Arrays]:
     """Return feeds: of the task if the work is calibrated on one, else plausible ones."""
+    if sparse := sparse_layers.parse(work.id):
+        return [sparse_layers.inputs(sparse)] * count
     if layers.is_layer(work.id):
         rng = np.random.default_rng(LAYER_SEED)
         shape = shapes["x"]
@@ -180,11 +197,11 @@ def _inputs(
             return [{"x": rng.integers(0, 256, shape).astype(np.uint8)} for _ in range(count)]
         return [{"x": rng.normal(size=shape).astype(np.float32)} for _ in range(count)]
     if work.calibration == "task":
-        task = TASKS[work.id]()
+        task = TASKS[work.model_id]()
         arrays = task.samples(count)
         return [{k: a[i : i + 1] for k, a in arrays.items()} for i in range(count)]
     if count == 1:
-        return [case_inputs(Case(id=work.id, shapes=shapes), path)]
+        return [case_inputs(Case(id=work.model_id, shapes=shapes), path)]
     return [make_inputs(path, shapes, seed + i) for i in range(count)]
 
 
@@ -203,7 +220,7 @@ def _ours(
     samples = None
     if work.calibration != "none":
         samples = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    small = compile_model(path, shapes, folder, recipe=work.recipe, calibration=samples)
+    small = compile_model(path, shapes, folder, recipe=work.recipe_file, calibration=samples)
     found = [_contestant(small.path, work.recipe, f"tvmopt {work.recipe}")]
     try:
         large = compile_model(path, shapes, folder)
@@ -234,15 +251,31 @@ def _theirs(
     found = []
     for variant in work.variants:
         try:
-            made = rivals.make(variant.kind, path, shapes, feeds)
+            made, fed = _rival(variant, work, path, shapes, feeds)
             spec = EngineSpec(engine=variant.engine, path=made)
             if spec.installed:
-                compare([spec], inputs, schedule=Schedule(repeat=1, rounds=1))
-                found.append(Contestant(spec=spec, kind=variant.kind, title=variant.title))
+                compare([spec], fed or inputs, schedule=Schedule(repeat=1, rounds=1))
+                found.append(
+                    Contestant(spec=spec, kind=variant.kind, title=variant.title, inputs=fed)
+                )
         # Their tools raise whatever they like.
         except Exception as err:
             reasons.append(f"{variant.title}: {one_line(err)}")
     return found
+
+
+def _rival(
+    variant: Variant,
+    work: Work,
+    path: Path,
+    shapes: dict[str, tuple[int, ...]],
+    feeds: list[Arrays],
+) -> tuple[Path, Arrays | None]:
+    """Return a rival's file, and what it is fed where that is something of its own."""
+    sparse = sparse_layers.parse(work.id)
+    if variant.kind == "twin" and sparse is not None:
+        return sparse_layers.make_twin(sparse), sparse_layers.twin_inputs(sparse)
+    return rivals.make(variant.kind, path, shapes, feeds), None
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +285,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
         return asdict(measure(work, given, folder))
     except TvmoptError as err:
-        return asdict(Measurement(reason=one_line(err), weights=_weights(work.id)))
+        return asdict(Measurement(reason=one_line(err), weights=_weights(work)))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ GROUP = 32  # weights that share a scale, of weight-only quantization
 Arrays = Mapping[str, np.ndarray]
 Kind = Literal[
     "float",
+    "twin",
     "qdq-u8s7",
     "qop-u8s7",
     "qdq-u8u8",
@@ -39,6 +40,7 @@ Kind = Literal[
 # s7: signed weights of 7 bits, u8: unsigned ones of 8; a8 and a32: what the activations are.
 _TITLES = {
     "float": "as it is",
+    "twin": "float32",
     "qdq-u8s7": "QDQ s7",
     "qop-u8s7": "QOp s7",
     "qdq-u8u8": "QDQ u8",

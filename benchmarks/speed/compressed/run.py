@@ -27,7 +27,7 @@ def run(works: Sequence[Work], args: argparse.Namespace) -> list[Row]:
     rows = []
     for number, work in enumerate(works, 1):
         start = time.monotonic()
-        reports.note(f"[{number}/{len(works)}] {work.id} {work.recipe or 'quantized'} ...")
+        reports.note(f"[{number}/{len(works)}] {work.id} {work.recipe or 'as it is'} ...")
         row = _row(work, args)
         rows.append(row)
         reports.note(f"    {_told(row, args.threads)}, {time.monotonic() - start:.0f} s")
@@ -51,6 +51,7 @@ def _row(work: Work, args: argparse.Namespace) -> Row:
 
 
 def _told(row: Row, threads: Sequence[int]) -> str:
-    found = [(count, table.best_int8(row, count)) for count in threads]
-    ratios = [f"{speed['ratio']:.2f}x int8 at {count}" for count, speed in found if speed]
+    kinds = (("int8", table.best_int8), ("fp32", table.best_float))
+    found = [(count, kind, find(row, count)) for count in threads for kind, find in kinds]
+    ratios = [f"{speed['ratio']:.2f}x {kind} at {count}" for count, kind, speed in found if speed]
     return "; ".join([", ".join(ratios) or "not timed", *filter(None, [row.get("reason")])])

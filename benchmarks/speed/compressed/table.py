@@ -19,7 +19,8 @@ Speed = Mapping[str, Any]
 def columns() -> list[str]:
     """Return the heads, as ``reports.make_table`` takes them."""
     head = ["model", "recipe", ">thr", ">ms", ">MB", ">cosine"]
-    return [*head, ">/ int8", "best", ">/ any", "best", ">/ own fp32", "asked"]
+    rivals = [">/ int8", "best", ">/ fp32", "best", ">/ any", "best"]
+    return [*head, ">ONNX / MB", *rivals, ">/ own fp32", "asked"]
 
 
 def make_rows(rows: Iterable[Row], threads: Sequence[int]) -> list[list[str | Text]]:
@@ -31,9 +32,11 @@ def footer(rows: Iterable[Row]) -> list[str]:
     """Return what the columns mean, and what went wrong."""
     return [
         "ms, MB: our compressed artefact; / int8: the median of the best rival that computes with "
-        "integers over ours (quartiles of the rounds); / any: of the best of any precision",
-        "cosine: of our first output to our float32 output; *: random weights, of which only the "
-        "speed means something",
+        "integers over ours (quartiles of the rounds); / fp32, / any: of the best that computes "
+        "with floats, of any precision; ONNX / MB: bytes of the ONNX file over our artefact's; "
+        "asked: / int8, / fp32, / any, / own fp32, ONNX / MB",
+        "cosine: of our first output to our float32 output; *: random weights or synthetic masks, "
+        "of which only the speed means something",
         "ORT: ONNX Runtime, OV: OpenVINO; QDQ, QOp: int8 graphs with quantize nodes or operators; "
         "s7, u8: 7-bit signed or 8-bit unsigned weights, which do not saturate; a8, a32: bits of "
         "activations",
@@ -43,8 +46,12 @@ def footer(rows: Iterable[Row]) -> list[str]:
 
 def best_int8(row: Row, threads: int) -> Speed | None:
     """Return the fastest rival that computes with integers, if any was timed."""
-    quantized = row.get("recipe") is None  # then every rival runs the quantized file
-    return _best(row, threads, lambda speed: quantized or speed["kind"] != "float")
+    return _best(row, threads, lambda speed: not _is_float(row, speed))
+
+
+def best_float(row: Row, threads: int) -> Speed | None:
+    """Return the fastest rival that computes with floats, if any was timed."""
+    return _best(row, threads, lambda speed: _is_float(row, speed))
 
 
 def best_any(row: Row, threads: int) -> Speed | None:
@@ -63,6 +70,12 @@ def asked_of(model_id: str) -> Asked:
     return next(work.asked for work in WORKS if work.id == model_id)
 
 
+def _is_float(row: Row, speed: Speed) -> bool:
+    """Say whether a rival computes with floats; without a recipe the file itself is quantized."""
+    as_it_is = speed["kind"] == "float" and row.get("recipe") is not None
+    return as_it_is or speed["kind"] == "twin"
+
+
 def _best(row: Row, threads: int, wanted: Callable[[Speed], bool]) -> Speed | None:
     rivals = [s for s in _speeds(row, threads) if s["engine"] != "tvmopt" and wanted(s)]
     return min(rivals, key=lambda speed: speed["p50_ms"], default=None)
@@ -77,18 +90,27 @@ def _cells(row: Row, threads: int) -> list[str | Text]:
     name = row["id"] + ("*" if row.get("weights") == "random" else "")
     head: list[str | Text] = [name, row.get("recipe") or "as it is", str(threads)]
     asked = asked_of(row["id"])
-    goals = [asked.int8, asked.any, asked.own]
+    goals = [asked.int8, asked.fp32, asked.any, asked.own, asked.size]
     told = "/".join(NONE if goal is None else f"{goal:g}" for goal in goals)
     speeds = _speeds(row, threads)
     if not speeds:
-        return [*head, *[NONE] * 8, told]
+        return [*head, *[NONE] * 11, told]
     ours, size = speeds[0], (row.get("size_bytes") or [None])[0]
     cosine = NONE if ours["cosine"] is None else f"{ours['cosine']:.4f}"
     head += [reports.digits(ours["p50_ms"]), NONE if size is None else f"{size / 1e6:.1f}", cosine]
-    int8, rival, own = (f(row, threads) for f in (best_int8, best_any, own_float))
-    head += [_ratio(int8, asked.int8), int8["title"] if int8 else NONE]
-    head += [_ratio(rival, asked.any), rival["title"] if rival else NONE]
-    return [*head, _ratio(own, asked.own), told]
+    head.append(_shrunk(row.get("onnx_bytes"), size, asked.size))
+    pairs = ((best_int8, asked.int8), (best_float, asked.fp32), (best_any, asked.any))
+    for find, goal in pairs:
+        rival = find(row, threads)
+        head += [_ratio(rival, goal), rival["title"] if rival else NONE]
+    return [*head, _ratio(own_float(row, threads), asked.own), told]
+
+
+def _shrunk(onnx: int | None, size: int | None, asked: float | None) -> str | Text:
+    if onnx is None or size is None:
+        return NONE
+    style = "" if asked is None else ("green" if onnx >= asked * size else "red")
+    return Text(f"{onnx / size:.1f}", style=style)
 
 
 def _ratio(speed: Speed | None, asked: float | None) -> str | Text:
