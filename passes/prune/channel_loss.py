@@ -92,15 +92,16 @@ def descend(
     order: list[np.ndarray] = []
     losses, lost = [], 0.0
     for count in counts:
-        rise = made if importance == "magnitude" else sum(one.rises(importance) for one in left)
-        cost = np.where(alive, rise, np.inf)
-        worst = np.argsort(cost, axis=1, kind="stable")[:, : int(alive[0].sum()) - count]
-        if importance == "obs":
-            lost += sum(one.remove(worst) for one in left)
-        else:
-            lost += float(np.take_along_axis(cost, worst, axis=1).sum())
-        np.put_along_axis(alive, worst, False, axis=1)
-        order.append(worst)
+        # One at a time: of two channels that are alike each can go, but not both.
+        while alive[0].sum() > count:
+            rise = made if importance == "magnitude" else sum(one.rises(importance) for one in left)
+            worst = np.argmin(np.where(alive, rise, np.inf), axis=1)[:, None]
+            if importance == "obs":
+                lost += sum(one.remove(worst) for one in left)
+            else:
+                lost += float(np.take_along_axis(rise, worst, axis=1).sum())
+            np.put_along_axis(alive, worst, False, axis=1)
+            order.append(worst)
         losses.append(lost)
     return Ladder(counts=counts, losses=tuple(losses), order=np.concatenate(order, axis=1))
 
@@ -122,7 +123,7 @@ class _Left:
         places = reader.places
         blocks = self._inverse[places[..., :, None], places[..., None, :]]
         # The inverse is 0 where units are gone; their blocks may be anything that can be solved.
-        gone = np.einsum("ruww->ru", blocks) <= 0.0
+        gone = blocks[..., 0, 0] <= 0.0
         blocks[gone] = np.eye(places.shape[2])
         weight = self._weight[:, places].transpose(1, 2, 3, 0)  # (rows, units, width, o)
         return np.sum(weight * np.linalg.solve(blocks, weight), axis=(2, 3)) / reader.energy
