@@ -124,13 +124,13 @@ def _show(wanted: Selection, results: Results, facts: dict[str, Any]) -> None:
             title = f"{task}: what zeros cost and buy"
             heads = sparse_table.columns(wanted.sparsities)
             reports.show(reports.make_table(title, heads, lines), sparse_table.footer())
-    for task in wanted.low_rank:
-        budgets = wanted.budgets
-        lines = sparse_table.low_rank_rows(task, results.rows, wanted.factors, budgets)
-        if lines:
-            heads = ["low rank", *(f">{budget} % error" for budget in budgets)]
-            title = f"{task}: what low rank costs and buys"
-            reports.show(reports.make_table(title, heads, lines), sparse_table.footer()[:1])
+    for thin in wanted.thin:
+        for task in thin.tasks:
+            lines = sparse_table.grid_rows(task, results.rows, thin.cells, thin.columns)
+            if lines:
+                heads = ["", *(f">{column} % {thin.head}" for column in thin.columns)]
+                grid = reports.make_table(f"{task}: {thin.title}", heads, lines)
+                reports.show(grid, sparse_table.footer()[:1])
     reports.show_lines([reports.describe_machine(facts)])
 
 

@@ -18,16 +18,21 @@ class LowRank:
 
     Attributes:
         form: One of ``FORMS``; "svd of weights" looks at no sample's outputs but to find the rank.
-        budget: One of ``BUDGETS``.
+        column: One of ``BUDGETS``.
     """
 
     form: str
-    budget: int
+    column: int
+
+    @property
+    def label(self) -> str:
+        """What the cells of a line have in common."""
+        return self.form
 
     @property
     def name(self) -> str:
         """The method's name."""
-        return f"low rank, {self.form}, {self.budget} % error"
+        return f"low rank, {self.form}, {self.column} % error"
 
     def method(self) -> Method:
         """Return what makes it; a layer whose factors would be slower stays as it is."""
@@ -36,7 +41,7 @@ class LowRank:
             "method": self.form.split()[0],
             "whiten": self.form != "svd of weights",
             "rank_by": "error",
-            "error": self.budget / 100,
+            "error": self.column / 100,
         }
         return Method(name=self.name, text=recipe_text([factorize], keep="faster"))
 
@@ -45,4 +50,4 @@ def cells(forms: Sequence[str], budgets: Sequence[int]) -> Iterator[LowRank]:
     """Yield the cells of a grid, the automatic form first."""
     for form in forms:
         for budget in budgets:
-            yield LowRank(form=form, budget=budget)
+            yield LowRank(form=form, column=budget)

@@ -7,14 +7,33 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.accuracy import low_rank_methods, own_recipes, sparse_methods
-from benchmarks.accuracy.low_rank_methods import LowRank
+from benchmarks.accuracy import channel_methods, low_rank_methods, own_recipes, sparse_methods
 from benchmarks.accuracy.methods import BITS, NAMED, REPAIRS, Method, named, static
 from benchmarks.accuracy.sparse_methods import Cell
+from benchmarks.accuracy.sparse_table import Thin
 from benchmarks.accuracy.tasks import TASKS
 
 FLOAT = "float32"
-PARTS = ("recipes", "quantized", "sparse", "low-rank")
+PARTS = ("recipes", "quantized", "sparse", "channels", "low-rank")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Cells in lines and columns.
+
+    Attributes:
+        title: Of the table.
+        head: What a column's number is, after its percent.
+        tasks: The models.
+        cells: In the order in which they are measured.
+        columns: In percent.
+    """
+
+    title: str
+    head: str
+    tasks: Sequence[str]
+    cells: Sequence[Thin]
+    columns: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +46,7 @@ class Selection:
         sparse: Tasks that get a grid of sparse methods.
         cells: Of each such grid, in the order in which they are measured.
         sparsities: The columns of the grid, in percent.
-        low_rank: Tasks that get a grid of low ranks.
-        factors: Its cells.
-        budgets: Its columns, in percent.
+        thin: Other grids: of channels and of low ranks.
     """
 
     recipes: Mapping[str, Method]
@@ -37,9 +54,7 @@ class Selection:
     sparse: Sequence[str]
     cells: Sequence[Cell]
     sparsities: Sequence[int]
-    low_rank: Sequence[str]
-    factors: Sequence[LowRank]
-    budgets: Sequence[int]
+    thin: Sequence[Grid]
 
     def by_task(self) -> dict[str, list[Method]]:
         """Return all methods to measure of each task, in order."""
@@ -50,8 +65,9 @@ class Selection:
             found[task] += methods.values()
         for task in self.sparse:
             found[task] += [cell.method() for cell in self.cells]
-        for task in self.low_rank:
-            found[task] += [cell.method() for cell in self.factors]
+        for grid in self.thin:
+            for task in grid.tasks:
+                found[task] += [cell.method() for cell in grid.cells]
         return dict(found)
 
 
@@ -82,6 +98,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     forms, budgets = low_rank_methods.FORMS, low_rank_methods.BUDGETS
     many("--forms", nargs="*", choices=forms, default=forms, help="of low rank")
+    shares = channel_methods.SHARES
+    many("--shares", nargs="*", type=int, choices=shares, default=shares, metavar="PERCENT")
     many("--budgets", nargs="*", type=int, choices=budgets, default=budgets, metavar="PERCENT")
 
 
@@ -90,17 +108,42 @@ def select(args: argparse.Namespace) -> Selection:
     grid = [static(bits, repair) for bits in args.bits for repair in args.repairs]
     methods = {method.name: method for method in (*map(named, args.recipes), *grid)}
     quantized = list(args.only or TASKS) if "quantized" in args.parts else []
-    thin = list(args.only or sparse_methods.TASKS)
-    factors = low_rank_methods.cells(args.forms, args.budgets)
+    tasks = list(args.only or sparse_methods.TASKS)
     cells = sparse_methods.cells(args.structures, args.sparsity, args.importances, args.refit)
     ours = [task for task in own_recipes.MOST if task in (args.only or TASKS)]
     return Selection(
         recipes={task: own_recipes.method_of(task) for task in ours if "recipes" in args.parts},
         plain=dict.fromkeys(quantized, methods),
-        sparse=thin if "sparse" in args.parts else [],
+        sparse=tasks if "sparse" in args.parts else [],
         cells=list(cells),
         sparsities=args.sparsity,
-        low_rank=thin if "low-rank" in args.parts else [],
-        factors=list(factors),
-        budgets=args.budgets,
+        thin=_thin(args, tasks),
     )
+
+
+def _thin(args: argparse.Namespace, tasks: Sequence[str]) -> list[Grid]:
+    """Return the grids of channels and of low ranks that the flags ask for."""
+    grids = []
+    if "channels" in args.parts:
+        cells = channel_methods.cells(args.importances, args.refit, args.shares)
+        grids.append(
+            Grid(
+                title="what whole channels cost and buy",
+                head="of time",
+                tasks=tasks,
+                cells=list(cells),
+                columns=args.shares,
+            )
+        )
+    if "low-rank" in args.parts:
+        factors = low_rank_methods.cells(args.forms, args.budgets)
+        grids.append(
+            Grid(
+                title="what low rank costs and buys",
+                head="error",
+                tasks=tasks,
+                cells=list(factors),
+                columns=args.budgets,
+            )
+        )
+    return grids

@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from benchmarks.accuracy.asked import asked_of_sparse
+from benchmarks.accuracy.channel_methods import Channels
 from benchmarks.accuracy.low_rank_methods import LowRank
 from benchmarks.accuracy.sparse_methods import Cell
 
@@ -16,6 +17,7 @@ NONE = "-"
 Row = Mapping[str, Any]
 Rows = Mapping[tuple[str, str], Row]
 """Measured rows by task and method."""
+Thin = LowRank | Channels
 
 
 def columns(sparsities: Sequence[int]) -> list[str]:
@@ -40,15 +42,16 @@ def make_rows(
     return table
 
 
-def low_rank_rows(
-    task: str, rows: Rows, grid: Sequence[LowRank], budgets: Sequence[int]
+def grid_rows(
+    task: str, rows: Rows, grid: Sequence[Thin], shown: Sequence[int]
 ) -> list[list[str | Text]]:
-    """Return a line for each form that has something measured."""
-    known = {cell.form: None for cell in grid if (task, cell.name) in rows}
-    return [
-        [form, *(spelled(rows.get((task, LowRank(form=form, budget=b).name))) for b in budgets)]
-        for form in known
-    ]
+    """Return a line for each label that has something measured, with these columns."""
+    known = {cell.label: None for cell in grid if (task, cell.name) in rows}
+    table: list[list[str | Text]] = []
+    for label in known:
+        line = {cell.column: rows.get((task, cell.name)) for cell in grid if cell.label == label}
+        table.append([label, *(spelled(line.get(column)) for column in shown)])
+    return table
 
 
 def told(cell: Cell, row: Row | None) -> str | Text:

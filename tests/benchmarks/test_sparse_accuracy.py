@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from benchmarks.accuracy import __main__ as command
-from benchmarks.accuracy import low_rank_methods, selection, sparse_methods, sparse_table
+from benchmarks.accuracy import (
+    channel_methods,
+    low_rank_methods,
+    selection,
+    sparse_methods,
+    sparse_table,
+)
 from benchmarks.accuracy.asked import asked_of_sparse
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.sparse_methods import Cell, cells
@@ -59,7 +65,17 @@ def test_every_low_rank_is_a_recipe(tmp_path: Path, form: str) -> None:
         (factorize,) = recipe.passes
         assert (recipe.keep, factorize.method) == ("faster", form.split()[0])
         assert factorize.whiten == (form != "svd of weights")
-        assert factorize.error == cell.budget / 100
+        assert factorize.error == cell.column / 100
+
+
+def test_every_way_to_take_channels_is_a_recipe(tmp_path: Path) -> None:
+    every = ("admm", *channel_methods.IMPORTANCES)  # the first is none of channels
+    grid = list(channel_methods.cells(every, ("yes", "no"), (10, 50)))
+    assert len({cell.name for cell in grid}) == len(grid) == 3 * 2 * 2
+    for cell in grid:
+        (prune,) = Recipe.load(cell.method().source(tmp_path)).passes
+        assert (prune.importance, prune.repair) == (cell.importance, cell.repair)
+        assert prune.ratio == cell.column / 100
 
 
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
@@ -88,11 +104,11 @@ def test_the_table_is_made_of_what_is_known(
     assert "+0.50 (0.10) 1.50x" in shown
     assert "minilm_l6_v2: what" not in shown
     assert "low rank" not in shown
-    thin = low_rank_methods.LowRank(form="tucker", budget=5)
+    thin = low_rank_methods.LowRank(form="tucker", column=5)
     Results.load(path).put(_row(method=thin.name), {"cpu": "x"})
     assert command.main([*flags, "--parts", "low-rank", "--budgets", "5"]) == 0
     shown = capsys.readouterr().out
-    assert "fashion_resnet8: what low rank" in shown  # the title may be wrapped
+    assert "what low rank costs and buys" in " ".join(shown.split())
     assert re.search(r"tucker +\+0.50 \(0.10\) 1.50x", shown)
 
 
