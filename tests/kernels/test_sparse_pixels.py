@@ -125,10 +125,10 @@ def test_integers_are_exact(kit: Any, name: str, largest: int, dtype: str, outpu
     x = rng.integers(limits.min, limits.max + 1, site.input_shape).astype(dtype)
     full = rng.integers(-largest, largest + 1, (20, *site.kernel, site.channels))
     full[0] = largest  # the fullest sums that there are
-    weight = (full * _pruned(rng, site, outputs, 4)).astype(np.int8)
+    weight = full * _pruned(rng, site, outputs, 4)  # wide integers, as lowering has them
     bias = rng.integers(-1000, 1000, 20)
     seen = kit.windows(x.astype(np.int64) - zero, site)
-    sums = np.einsum("nhwcij,oijc->nhwo", seen, weight.astype(np.int64), optimize=True) + bias
+    sums = np.einsum("nhwcij,oijc->nhwo", seen, weight, optimize=True) + bias
     # A power of two scales without rounding, as long as the sum itself is exact in float32.
     scaled = sums.astype(np.float32) * np.float32(2.0**-9)
     wanted = np.clip(np.rint(scaled) + 3, 0, 255).astype(np.uint8)

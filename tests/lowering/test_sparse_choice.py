@@ -93,15 +93,17 @@ def test_a_weight_of_zeros_gives_zeros(
 
 @pytest.mark.parametrize("largest", [7, 64, 127])
 @pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("outputs", [16, 1])
 def test_pruned_integers_are_exact(
     kit: SimpleNamespace,
     execute: Callable[..., tuple[list[np.ndarray], list[str]]],
     largest: int,
     kernel: int,
+    outputs: int,
 ) -> None:
     rng = np.random.default_rng(largest)
     shape = (32, kernel, kernel, 64)
-    codes = rng.integers(-largest, largest + 1, shape) * blocks(shape, 16, 4, 0.9, 5)
+    codes = rng.integers(-largest, largest + 1, shape) * blocks(shape, outputs, 4, 0.9, 5)
     data = forms.Affine(
         scale=np.float32(0.5).reshape(()), zero_point=np.int32(77).reshape(()), dtype="uint8"
     )
@@ -124,6 +126,7 @@ def test_pruned_integers_are_exact(
     x = rng.integers(0, 256, (1, 20, 20, 64)).astype(np.uint8)
     (got,), names = execute(kit.module(body, x.shape, dtype="uint8"), x)
     assert "_sparse_" in names[0]
+    assert ("_pixels_" in names[0]) == (outputs == 1)
     real = np.pad(x.astype(np.int64) - 77, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     sums = sum(
         real[:, i : i + 20, j : j + 20] @ codes[:, i, j].T

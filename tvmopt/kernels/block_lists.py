@@ -33,7 +33,7 @@ class BlockLists:
     """The blocks of a weight that are not zero, list after list.
 
     Attributes:
-        weights: (steps, outputs, word), in the type they came in.
+        weights: (steps, outputs, word), float32, or int8 where they came as integers.
         offsets: (steps,), uint16 where that holds them, else int32: words from a pixel's first.
         starts: (depth * lists + 1,), int32: the first step of each list, and their number.
     """
@@ -134,7 +134,8 @@ def pack(weight: np.ndarray, how: SparsePixelsConfig) -> BlockLists:
     rounds[0] += not counts.any()
     starts = np.concatenate([[0], np.cumsum(rounds * UNROLL)])
     to = starts[number] + np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
-    weights = np.zeros((starts[-1], how.outputs, bands.word), weight.dtype)
+    stored = np.float32 if how.dot is None else np.int8
+    weights = np.zeros((starts[-1], how.outputs, bands.word), stored)
     weights[to] = dense[listed, step]
     offsets = np.zeros(starts[-1], np.uint16 if places.max() <= UINT16_HIGH else np.int32)
     offsets[to] = places[step]
