@@ -178,3 +178,25 @@ def test_other_convolutions_are_refused(kit: SimpleNamespace, change: dict[str, 
     assert not depthwise.applies(replace(site, **change))
     with pytest.raises(AssertionError, match="is not depthwise"):
         depthwise.depthwise(replace(site, **change), how, "f32_dw")
+
+
+def test_lines_of_taps_outside_of_the_image_are_not_counted(kit: SimpleNamespace) -> None:
+    flat, tall = (case(h, 24, 8, 5, pads=(2, 2, 2, 2)) for h in (2, 24))
+    # The two windows of two lines see both of them; the outer ones of 24 lose 2 + 1 + 1 + 2.
+    assert depthwise.lines_inside(flat) == 2
+    assert depthwise.lines_inside(tall) == (24 * 5 - 6) / 24
+    each = [
+        depthwise.cycles(site, depthwise.config(site, kit.AVX2), kit.AVX2) / site.out_size[0]
+        for site in (flat, tall)
+    ]
+    assert each[0] < each[1]
+
+
+def test_a_stride_and_many_taps_take_longer_than_their_products(kit: SimpleNamespace) -> None:
+    def tile(kernel: int, stride: int) -> float:
+        site = replace(case(56, 56, 8, kernel), strides=(stride, stride))
+        how = depthwise.config(site, kit.AVX2)
+        tiles = site.out_size[0] * site.out_size[1] / how.pixels
+        return depthwise.cycles(site, how, kit.AVX2) / tiles / site.macs * site.rows * 8
+
+    assert tile(3, 1) < tile(3, 2) < tile(5, 2)

@@ -14,7 +14,7 @@ from tvmopt.kernels import gemm
 from tvmopt.kernels.blocks import RowBlocks
 from tvmopt.kernels.epilogue import STORE, Epilogue, Operand, Step
 from tvmopt.kernels.gemm import GemmConfig, GemmSite
-from tvmopt.kernels.tile import panel_columns
+from tvmopt.kernels.tile import MAX_ROWS, panel_columns
 
 BIAS_RESIDUAL_RELU = Epilogue(
     (Operand.CHANNEL, Operand.TENSOR),
@@ -121,3 +121,13 @@ def test_a_tile_larger_than_the_product_is_refused(kit: SimpleNamespace) -> None
     large, small = GemmSite(m=64, k=8, n=64), GemmSite(m=64, k=8, n=8)
     with pytest.raises(AssertionError, match="columns"):
         gemm.gemm(small, gemm.config(large, kit.AVX2), "f32_gemm")
+
+
+def test_a_tile_of_one_vector_does_not_spill(kit: SimpleNamespace) -> None:
+    site = GemmSite(m=576, k=64, n=8)
+    how = gemm.config(site, kit.AVX2)
+    assert how.tile.vectors == 1
+    for loop in kit.hot_loops(gemm.gemm(site, how, "f32_gemm"), kit.AVX2):
+        assert not loop.spills
+    # 32 registers hold as many rows as any tile has.
+    assert gemm.config(site, kit.AVX512).tile.rows == MAX_ROWS

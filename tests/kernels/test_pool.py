@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import THREAD_MACS
-from tvmopt.kernels.pool import PoolSite, pool
+from tvmopt.kernels.pool import PoolSite, cycles, pool
 
 
 def case(kind: str, height: int, width: int, channels: int, **other: object) -> PoolSite:
@@ -102,3 +103,22 @@ def test_large_poolings_share_their_lines_among_threads(kit: SimpleNamespace) ->
     small, large = case("max", 8, 8, 8), case("max", 8, 2 * 10**3, THREAD_MACS // 8000)
     assert "T.parallel" not in pool(small, kit.AVX2, "f32_pool").script()
     assert "T.parallel" in pool(large, kit.AVX2, "f32_pool").script()
+
+
+def test_a_pooling_costs_its_loads_or_its_memory(kit: SimpleNamespace) -> None:
+    small = PoolSite(
+        kind="max",
+        batch=1,
+        height=8,
+        width=8,
+        channels=32,
+        kernel=(2, 2),
+        strides=(2, 2),
+        pads=(0, 0, 0, 0),
+        out_size=(4, 4),
+    )
+    loads = 4 * 4 * 32 // kit.AVX2.lanes(32) * 4
+    assert cycles(small, kit.AVX2) > cost.CALL_CYCLES + loads / 2
+    large = replace(small, height=1024, width=1024, out_size=(512, 512))
+    moved = 4 * 32 * (1024 * 1024 + 512 * 512)
+    assert cycles(large, kit.AVX2) == cost.CALL_CYCLES + cost.stream_cycles(moved, kit.AVX2)

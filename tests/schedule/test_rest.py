@@ -190,24 +190,3 @@ def test_loops_are_vectorized_and_call_nothing(rest: Any, name: str, build: Any)
 
 def test_small_buffers_lie_on_the_stack(rest: Any) -> None:
     assert "AllocWorkspace" not in rest.assembly(lambda x: R.nn.softmax(x), _zeros(64, 128))
-
-
-def _cycles(rest: Any, build: Any, *inputs: np.ndarray) -> int:
-    (func,) = rest.funcs(build, *inputs)
-    return int(func.attrs["tvmopt.cycles"])
-
-
-def test_cycles_are_predicted_from_arithmetic_and_memory(rest: Any) -> None:
-    few, many = _zeros(4, 1024), _zeros(64, 1024)
-    assert _cycles(rest, _gelu, few) < _cycles(rest, _gelu, many)
-    assert _cycles(rest, lambda x: R.add(x, x), many) < _cycles(rest, _gelu, many)
-
-
-def test_a_table_costs_what_is_looked_up(rest: Any) -> None:
-    index = np.zeros(8, np.int32)
-
-    def look_up(table: relax.Expr, at: relax.Expr) -> relax.Expr:
-        return R.take(table, at, axis=0)
-
-    short, long = (_cycles(rest, look_up, _zeros(n, 64), index) for n in (100, 100_000))
-    assert short == long

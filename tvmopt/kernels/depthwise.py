@@ -17,7 +17,7 @@ kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import hypot, prod
 
 import numpy as np
 from tvm import tirx
@@ -30,7 +30,13 @@ from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
-TILE_CYCLES = 10  # addresses and tests of one tile
+TILE_CYCLES = 10  # addresses and tests of one tile of integers
+FLOAT_TILE_CYCLES = 4  # and of floats, beside the next tile's products; fitted on Zen 3, as are:
+FLOAT_STEP_CYCLES = 0.6  # an elementwise step of one pixel
+HIDDEN_STEPS = 2  # steps that cost nothing
+SPARE_REGISTERS = 6  # a column, and what LLVM does not use; beyond, a line of taps takes
+SPILL_CYCLES = 1.4  # so much longer for each pixel and each weight
+STALL = 0.175  # of a line for each tap, with a stride: fewer sums are under way at once
 LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
 MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
 WIDE_PIXELS = 14  # of a tile of integers without stride: their sums and a column do
@@ -82,21 +88,52 @@ def config(site: ConvSite, target: CpuTarget) -> DepthwiseConfig:
 
 
 def cycles(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
-    """Return the predicted cycles of one core: arithmetic and loads of all tiles, or memory."""
-    (out_h, out_w), (kh, kw) = site.out_size, site.kernel
-    reach = (how.pixels - 1) * site.strides[1] + (kw - 1) * site.dilation[1] + 1
-    columns = min(reach, how.pixels * kw)
-    line = max(how.pixels * kw / target.fma_per_cycle, (kw + columns) / 2) + 1
-    if site.dtype != "float32":
-        line = max(line, (how.pixels * kw + 2 * columns) / CONVERTING + 1)
-    steps = len(site.epilogue.steps) + NARROW_STEPS * (site.epilogue.output is not None)
-    ends = TILE_CYCLES / how.vectors + how.pixels * (1 + cost.STEP_CYCLES * steps)
+    """Return the predicted cycles of one core: arithmetic and loads of all tiles, and memory."""
+    out_h, out_w = site.out_size
     tiles = site.batch * out_h * -(-out_w // how.pixels)
     vectors = -(-site.channels // (how.lanes * how.vectors)) * how.vectors
     moved = prod(site.input_shape) * np.dtype(site.dtype).itemsize
     moved += prod(site.output_shape) * np.dtype(site.epilogue.dtype).itemsize
-    work = tiles * vectors * (kh * line + ends)
-    return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
+    tile = _float_tile if site.dtype == "float32" else _integer_tile
+    work, memory = tiles * vectors * tile(site, how, target), cost.stream_cycles(moved, target)
+    # Beyond level 2 neither hides behind the other altogether.
+    spent = hypot(work, memory) if moved > target.l2_bytes else max(work, memory)
+    return cost.CALL_CYCLES + spent
+
+
+def _line_bound(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> tuple[float, int]:
+    """Return the least cycles of a line of taps, and the columns it loads."""
+    kw = site.kernel[1]
+    reach = (how.pixels - 1) * site.strides[1] + (kw - 1) * site.dilation[1] + 1
+    columns = min(reach, how.pixels * kw)
+    return max(how.pixels * kw / target.fma_per_cycle, (kw + columns) / 2), columns
+
+
+def _float_tile(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
+    """Return the cycles of one register of a tile; lines of taps outside of the image are none."""
+    kw = site.kernel[1]
+    line, _ = _line_bound(site, how, target)
+    line += SPILL_CYCLES * max(0, how.pixels + kw + SPARE_REGISTERS - target.vector_registers)
+    if site.strides[1] > 1:
+        line *= 1 + STALL * (kw - 1)
+    steps = max(0, len(site.epilogue.steps) - HIDDEN_STEPS)
+    return lines_inside(site) * line + FLOAT_TILE_CYCLES + FLOAT_STEP_CYCLES * how.pixels * steps
+
+
+def _integer_tile(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
+    """Return the same for integers."""
+    line, columns = _line_bound(site, how, target)
+    line = max(line, (how.pixels * site.kernel[1] + 2 * columns) / CONVERTING) + 1
+    steps = len(site.epilogue.steps) + NARROW_STEPS * (site.epilogue.output is not None)
+    ends = TILE_CYCLES / how.vectors + how.pixels * (1 + cost.STEP_CYCLES * steps)
+    return site.kernel[0] * line + ends
+
+
+def lines_inside(site: ConvSite) -> float:
+    """Return how many of a window's lines of taps lie within the image, the mean of all windows."""
+    (kh, _), top, step = site.kernel, site.pads[0], site.dilation[0]
+    rows = np.arange(site.out_size[0])[:, None] * site.strides[0] - top + np.arange(kh) * step
+    return float(np.mean(np.sum((rows >= 0) & (rows < site.height), axis=1)))
 
 
 def pack(weight: np.ndarray) -> np.ndarray:

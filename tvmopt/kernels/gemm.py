@@ -21,7 +21,7 @@ from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
-from tvmopt.kernels.tile import FMA_LATENCY, Tile, choose_tile, panel_columns, panels
+from tvmopt.kernels.tile import FMA_LATENCY, MAX_ROWS, Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import bind, loop, parameters, prefetch, prim_func
 from tvmopt.targets.description import CpuTarget
 
@@ -78,7 +78,14 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
     tile = (
         row_tile(site.n, target)
         if site.m == 1
-        else choose_tile(site.m, site.n, target, k=site.k, steps=len(site.epilogue.steps))
+        else choose_tile(
+            site.m,
+            site.n,
+            target,
+            k=site.k,
+            steps=len(site.epilogue.steps),
+            most_rows=_most_rows(site.n, target),
+        )
     )
     weights, inputs = site.k * site.n * 4, site.m * site.k * 4
     rows = RowBlocks.choose(
@@ -90,6 +97,17 @@ def config(site: GemmSite, target: CpuTarget) -> GemmConfig:
         prefetch=site.m > 1 and rows.worth_prefetch(weights, target),
         parallel=worth_threads(site.macs, weights),
     )
+
+
+def _most_rows(n: int, target: CpuTarget) -> int:
+    """Return the most rows of a tile.
+
+    LLVM takes two steps of a tile of one vector at once, and loads what both need first: of 16
+    registers, 8 rows spill, and take 1.3 times as long for each row as 6.
+    """
+    if n > target.lanes(32):
+        return MAX_ROWS
+    return min(MAX_ROWS, (target.vector_registers + 2) // 3)
 
 
 def row_tile(n: int, target: CpuTarget) -> Tile:

@@ -21,7 +21,9 @@ from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
-PIXEL_CYCLES = 20  # bounds of a window and the start of its loops; measured on Zen 3
+PIXEL_CYCLES = 1  # the start of a window, measured on Zen 3, as are:
+VECTOR_CYCLES = 1  # the bounds of its loops, which blocks of channels repeat, and the store
+LOAD_CYCLES = 0.65  # a load with its maximum
 MAX_VECTORS = 4  # registers of channels at once: enough to hide the latency of max and add
 
 
@@ -80,8 +82,11 @@ class PoolSite:
 def cycles(site: PoolSite, target: CpuTarget) -> float:
     """Return the predicted cycles of one core: one load a tap, or memory."""
     lanes = min(target.lanes(site.item_bits), site.channels)
+    vectors = min(MAX_VECTORS, site.channels // lanes)
+    blocks = -(-site.channels // (vectors * lanes))
     pixels = site.batch * site.out_size[0] * site.out_size[1]
-    work = pixels * (-(-site.channels // lanes) * site.taps + PIXEL_CYCLES)
+    each = LOAD_CYCLES * site.taps + VECTOR_CYCLES
+    work = pixels * (PIXEL_CYCLES + blocks * vectors * each)
     moved = (prod(site.input_shape) + prod(site.output_shape)) * site.item_bits // 8
     return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
 

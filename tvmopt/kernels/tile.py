@@ -95,6 +95,7 @@ def choose_tile(
     k: int = 256,
     line: int | None = None,
     steps: int = 0,
+    most_rows: int = MAX_ROWS,
 ) -> Tile:
     """Return the tile that covers a ``rows`` x ``columns`` product in the fewest cycles.
 
@@ -108,6 +109,7 @@ def choose_tile(
         k: Steps of the contraction: with few, what a tile costs beside them counts.
         line: As ``Tile.ends`` takes it.
         steps: See there.
+        most_rows: Rows that a tile may have at most.
     """
 
     def cycles(tile: Tile) -> float:
@@ -115,7 +117,7 @@ def choose_tile(
         return count * (k * tile.cycles(k, target) + tile.ends(line, steps))
 
     return min(
-        _candidates(rows, columns, target),
+        _candidates(min(rows, most_rows), columns, target),
         key=lambda tile: (cycles(tile), -tile.rows * tile.columns),
     )
 
@@ -132,8 +134,8 @@ def panel_columns(n: int, tile: Tile) -> np.ndarray:
     return np.array(panels(n, tile))[:, None] + within
 
 
-def _candidates(rows: int, columns: int, target: CpuTarget) -> list[Tile]:
+def _candidates(most_rows: int, columns: int, target: CpuTarget) -> list[Tile]:
     lanes = min(target.lanes(32), columns)
     widths = {min(v * lanes, columns) for v in range(1, target.vector_registers // 2 + 1)}
-    tiles = [Tile(r, w, lanes) for w in sorted(widths) for r in range(1, min(rows, MAX_ROWS) + 1)]
+    tiles = [Tile(r, w, lanes) for w in sorted(widths) for r in range(1, most_rows + 1)]
     return [tile for tile in tiles if tile.fits(target)]

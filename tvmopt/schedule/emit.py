@@ -11,13 +11,12 @@ from tvm.ir import Expr, TensorLoad
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
-from tvmopt.kernels import cost
 from tvmopt.schedule import elementwise, rows
 from tvmopt.schedule.expressions import structural_key, substitute
 from tvmopt.schedule.groups import Group, form_groups
 from tvmopt.schedule.inline import Expander, Scope, stored_stages
-from tvmopt.schedule.loops import work_cycles
 from tvmopt.schedule.nests import Body, Nest, Storage, merge
+from tvmopt.schedule.predict import predict_cycles
 from tvmopt.schedule.stages import Program, Stage, shape
 from tvmopt.targets.description import CpuTarget
 
@@ -30,39 +29,13 @@ def emit(program: Program, target: CpuTarget) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True})
         scratch = _emit_groups(program, groups, target)
     func = builder.get().without_attr("global_symbol")  # its name is the module's to give
-    func = func.with_attr("tvmopt.cycles", round(_cycles(program, groups, target)))
     if scratch:
         func = func.with_attr("tvmopt.scratch_bytes", scratch)
     inplace = _inplace(program, groups)
-    return func.with_attr("tvmopt.inplace", inplace) if inplace else func
-
-
-def _cycles(program: Program, groups: list[Group], target: CpuTarget) -> float:
-    """Return the predicted cycles of one core: arithmetic of all stages, or memory."""
     bodies = [body for group in groups for body in group.bodies]
-    work = sum(
-        work_cycles(
-            [*(value for _, value in body.bindings), *body.values, *body.stage.start],
-            body.stage.steps,
-            target,
-        )
-        for body in bodies
-    )
-    moved = sum(
-        _touched(param, program, bodies) * rows.item_bytes(param.dtype) for param in program.params
-    )
-    return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
-
-
-def _touched(param: tirx.Buffer, program: Program, bodies: Sequence[Body]) -> int:
-    """Return the elements of a parameter that are written or read; of a table, those looked up."""
-    size = prod(shape(param))
-    if param in program.outputs:
-        return size
-    reads = sum(
-        body.stage.steps * sum(load.source == param for load in body.reads) for body in bodies
-    )
-    return min(size, reads)
+    cycles = predict_cycles(program, bodies, inplace, target)
+    func = func.with_attr("tvmopt.cycles", round(cycles))
+    return func.with_attr("tvmopt.inplace", inplace) if inplace else func
 
 
 def _inplace(program: Program, groups: list[Group]) -> list[int]:

@@ -36,18 +36,14 @@ Values = Mapping[tirx.Var, Expr]
 
 
 def cycles(nest: Nest, rounds: int, target: CpuTarget) -> float:
-    """Estimate the cycles of ``rounds`` rounds of a nest."""
-    return work_cycles(nest.expressions(), rounds * nest.steps, target)
-
-
-def work_cycles(expressions: Sequence[Expr], steps: int, target: CpuTarget) -> float:
-    """Estimate the cycles of evaluating expressions so often and storing what they give.
+    """Estimate the cycles of ``rounds`` rounds of a nest, on the safe side for threads.
 
     Two vector operations start in each cycle; loads and the store count as one each.
     """
+    expressions = nest.expressions()
     operations = sum(map(_operations, expressions))
     memory = 1 + sum(len(loads(value)) for value in expressions)
-    return steps * (operations + memory) / (2 * target.lanes(32))
+    return rounds * nest.steps * (operations + memory) / (2 * target.lanes(32))
 
 
 def _operations(value: Expr) -> int:

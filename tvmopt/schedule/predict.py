@@ -1,0 +1,121 @@
+"""What a scheduled program will cost, in cycles of one core.
+
+Arithmetic is that of the innermost loop: what does not change along it is computed outside of it,
+and where a load lies costs nothing. Memory is what the parameters hold.
+
+Source: none; derived here, with the figures fitted on Zen 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Call, Expr, TensorLoad
+
+from tvmopt.kernels import cost
+from tvmopt.schedule.expressions import Axis, flat, linear, loads, variables
+from tvmopt.schedule.nests import Body
+from tvmopt.schedule.stages import Program, shape
+from tvmopt.targets.description import CpuTarget
+
+ISSUED = 2  # vector operations that start in a cycle; loads and stores are as many again
+SCATTERED_CYCLES = 1  # a load of one element where neighbours are not read by the next lanes
+DIVISION = 4  # operations that a division stands for
+
+_ARITHMETIC = (
+    *(tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tirx.Select),
+    Call,
+)
+
+
+def predict_cycles(
+    program: Program, bodies: Sequence[Body], inplace: Sequence[int], target: CpuTarget
+) -> float:
+    """Return the predicted cycles of a call: arithmetic of all stages, or memory.
+
+    Args:
+        program: The program.
+        bodies: Its stored stages.
+        inplace: Numbers of the parameters whose place the output mostly takes over.
+        target: The machine.
+    """
+    work = sum(_work(body, target) for body in bodies)
+    moved = sum(_moved(param, program, bodies, target) for param in program.params)
+    if inplace:
+        moved -= _bytes(program.outputs[0])  # written where it was read
+    return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
+
+
+def _bytes(param: tirx.Buffer) -> int:
+    dtype = str(param.dtype)
+    return prod(shape(param)) * (1 if dtype == "bool" else np.dtype(dtype).itemsize)
+
+
+def _moved(param: tirx.Buffer, program: Program, bodies: Sequence[Body], target: CpuTarget) -> int:
+    """Return the bytes of a parameter that are written or read; of a table, those looked up.
+
+    What level 2 does not hold is read before it is written, and so moves twice.
+    """
+    size = _bytes(param)
+    if param in program.outputs:
+        return 2 * size if size > target.l2_bytes else size
+    reads = sum(
+        body.stage.steps * sum(load.source == param for load in body.reads) for body in bodies
+    )
+    return min(size, reads * size // max(prod(shape(param)), 1))
+
+
+def _work(body: Body, target: CpuTarget) -> float:
+    """Return the cycles of a stage's arithmetic, loads and stores in level 1."""
+    stage = body.stage
+    axis = _innermost(body)
+    if axis is None:
+        return 0.0
+    varying = {axis.var, *stage.partials}
+    named: dict[tirx.Var, frozenset[tirx.Var]] = {}
+    live: list[Expr] = []
+    for var, value in body.bindings:
+        reads = variables(value)
+        named[var] = reads.union(*(named.get(read, frozenset()) for read in reads))
+        if reads & varying:
+            varying.add(var)
+            live.append(value)
+    live += body.values
+    strides = [
+        linear(flat(list(load.indices), shape(load.source)), named).stride(axis.var)
+        for value in live
+        for load in loads(value)
+    ]
+    scattered = sum(stride not in (0, 1) for stride in strides)
+    vectors = sum(map(_operations, live)) + strides.count(1) + (not stage.start)
+    each = vectors / (ISSUED * target.lanes(32)) + scattered * SCATTERED_CYCLES
+    return stage.steps * each
+
+
+def _innermost(body: Body) -> Axis | None:
+    """Return the axis along which a stage is vectorized; None for a single element."""
+    stage = body.stage
+    if stage.reduce and (not stage.spatial or _contiguous(body, stage.reduce[-1])):
+        return stage.reduce[-1]
+    return stage.spatial[-1] if stage.spatial else None
+
+
+def _contiguous(body: Body, axis: Axis) -> bool:
+    """Say whether some load moves by one element along ``axis``, and none by more."""
+    strides = [
+        linear(flat(list(load.indices), shape(load.source))).stride(axis.var) for load in body.reads
+    ]
+    return 1 in strides and all(stride in (0, 1) for stride in strides)
+
+
+def _operations(value: Expr) -> int:
+    """Return the arithmetic operations of an expression, those of its loads' places left out."""
+    zero = tirx.const(0, "int64")
+    bare = tvm_ffi.structural_mutate(value, (TensorLoad, lambda _load, _mutator: zero))
+    found: list[Expr] = []
+    tvm_ffi.structural_walk(bare, (_ARITHMETIC, found.append))
+    return len(found) + (DIVISION - 1) * sum(isinstance(node, tirx.Div) for node in found)
