@@ -36,20 +36,23 @@ def admm_mask(problem: Problem, selection: Selection, rounds: int) -> np.ndarray
         selection: Its blocks.
         rounds: Of ten steps, at least 1.
     """
-    values, vectors = np.linalg.eigh(problem.hessian)
+    # Single precision: a mask is wanted, and a step's error is nothing to what the next one moves.
+    values, vectors = (part.astype(np.float32) for part in np.linalg.eigh(problem.hessian))
+    wanted = problem.wanted.astype(np.float32)
     inputs, steps = problem.inputs, _STEPS * rounds
     strength = _START * float(np.diag(problem.hessian)[:inputs].mean())
     growth = (_END / _START) ** (1 / steps)
-    pull = (problem.wanted @ vectors) * values
-    split, multiplier = problem.wanted, np.zeros_like(problem.wanted)
+    pull = (wanted @ vectors) * values
+    split, multiplier = wanted, np.zeros_like(wanted)
     kept = selection.every
     for _ in range(steps):
-        at = (pull + strength * ((split - multiplier) @ vectors)) / (values + strength)
+        level = np.float32(strength)
+        at = (pull + level * ((split - multiplier) @ vectors)) / (values + level)
         moved = at @ vectors.T + multiplier
         worth = selection.sums(np.square(moved[:, :inputs]))
         kept = selection.best(worth, selection.every, selection.count)
         split = moved.copy()
         split[:, :inputs] *= selection.spread(kept, len(moved))
-        multiplier = (moved - split) / growth
+        multiplier = (moved - split) / np.float32(growth)
         strength *= growth
     return kept

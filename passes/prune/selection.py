@@ -100,12 +100,14 @@ class Selection:
         """
         value = np.where(kept, value, -np.inf)
         if self.sets is not None:
-            value = np.where(self._leading(value, self.sets), np.inf, value)
-            value = np.where(kept, value, -np.inf)
-        flat = value.reshape(-1)
-        best = np.argsort(-flat, kind="stable")[: min(count, int(kept.sum()))]
-        result = np.zeros(flat.size, bool)
-        result[best] = True
+            leading = self._leading(value, self.sets) & kept
+            if count <= self.count:
+                return leading
+            value = np.where(leading, np.inf, value)
+        count = min(count, int(kept.sum()))
+        result = np.zeros(kept.size, bool)
+        if count > 0:  # a partition, not a sort: masks are made anew in every step of a search
+            result[np.argpartition(-value.reshape(-1), count - 1)[:count]] = True
         return result.reshape(kept.shape)
 
     def _leading(self, value: np.ndarray, sets: np.ndarray) -> np.ndarray:
