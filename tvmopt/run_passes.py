@@ -17,9 +17,13 @@ from tvmopt.calibration import Samples, Tap
 from tvmopt.layers import Layer, layers_of, origin
 from tvmopt.passes.lowrank.factorize_layers import FactorizeLayers
 from tvmopt.passes.lowrank.options import FactorizeLayersOptions
+from tvmopt.passes.prune.channel_options import PruneChannelsOptions
+from tvmopt.passes.prune.prune_channels import PruneChannels
 from tvmopt.passes.prune.prune_weights import PruneWeights, PruneWeightsOptions
+from tvmopt.passes.prune.refit_layers import RefitLayers, RefitLayersOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBias, CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayers, EqualizeLayersOptions
+from tvmopt.passes.quantize.keep_sensitive import KeepSensitive, KeepSensitiveOptions
 from tvmopt.passes.quantize.layer_bits import LayerBits
 from tvmopt.passes.quantize.layers import find_layers
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamic, QuantizeDynamicOptions
@@ -211,6 +215,19 @@ def _make_floats(
             new = factorize(mod)
             trail.follow(factorize.outputs)
             return new
+        case PruneChannelsOptions():
+            channels = PruneChannels(
+                replace(options, skip=wish.skip(mod)),
+                samples,
+                tap,
+                context.report,
+                predict=context.predict,
+                must_pay=wish.must_pay,
+                progress=context.progress,
+            )
+            new = channels(mod)
+            trail.follow(channels.outputs)
+            return new
         case PruneWeightsOptions():
             prune = PruneWeights(
                 replace(options, skip=wish.skip(mod)),
@@ -223,6 +240,16 @@ def _make_floats(
             new = prune(mod)
             trail.follow(prune.outputs)
             return new
+        case RefitLayersOptions():
+            return RefitLayers(
+                replace(options, skip=wish.skip(mod)),
+                trail.reference,
+                samples,
+                tap,
+                context.report,
+                outputs=trail.outputs,
+                progress=context.progress,
+            )(mod)
     raise AssertionError(f"{type(options).__name__} has no pass")
 
 
@@ -280,7 +307,7 @@ def _change_values(
         case EqualizeLayersOptions():
             return EqualizeLayers(options, report)
         case SmoothQuantOptions():
-            return SmoothQuant(options, samples, tap, report)
+            return SmoothQuant(options, samples, tap, report, leave=leave)
         case RepairWeightsOptions():
             return RepairWeights(
                 options, reference, samples, tap, report, leave=leave, progress=context.progress
@@ -288,5 +315,9 @@ def _change_values(
         case CorrectBiasOptions():
             return CorrectBias(
                 options, reference, samples, tap, report, leave=leave, progress=context.progress
+            )
+        case KeepSensitiveOptions():
+            return KeepSensitive(
+                options, reference, samples, tap, report, progress=context.progress
             )
     raise AssertionError(f"{type(options).__name__} has no pass")

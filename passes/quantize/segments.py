@@ -98,7 +98,7 @@ class Segments:
             inputs = {**feed, **{v.name: array for v, array in waiting.items()}}
             made = run(inputs) if run is not None else {}
             for v, handle in handles.items():
-                _write(made[v.name], handle)
+                write_array(made[v.name], handle)
             ports = dict(zip(self._params, feed.values(), strict=True))
             return {
                 v.name: waiting[v] if v in waiting else ports[v] if v in ports else made[v.name]
@@ -164,7 +164,12 @@ class Segments:
             (self._folder / f"{self.place[var]}.bin").unlink()
 
 
-def _write(array: np.ndarray, handle: RawIOBase) -> None:
+def write_array(array: np.ndarray, handle: RawIOBase) -> None:
+    """Write all of an array.
+
+    Raises:
+        DataError: The disk is full.
+    """
     left = np.ascontiguousarray(array).data.cast("B")
     try:
         while left:

@@ -7,9 +7,12 @@ from typing import Any, Literal, get_args
 
 from tvmopt.errors import OptionError
 from tvmopt.passes.lowrank.options import FactorizeLayersOptions
+from tvmopt.passes.prune.channel_options import PruneChannelsOptions
 from tvmopt.passes.prune.prune_weights import PruneWeightsOptions
+from tvmopt.passes.prune.refit_layers import RefitLayersOptions
 from tvmopt.passes.quantize.bias_correction import CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayersOptions
+from tvmopt.passes.quantize.keep_sensitive import KeepSensitiveOptions
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
@@ -68,8 +71,22 @@ KINDS: tuple[PassKind, ...] = (
         hidden=("skip",),
     ),
     PassKind(
+        name="prune-channels",
+        options=PruneChannelsOptions,
+        stage="restructure",
+        needs_samples=True,
+        hidden=("skip",),
+    ),
+    PassKind(
         name="prune-weights",
         options=PruneWeightsOptions,
+        stage="prune",
+        needs_samples=True,
+        hidden=("skip",),
+    ),
+    PassKind(
+        name="refit-layers",
+        options=RefitLayersOptions,
         stage="prune",
         needs_samples=True,
         hidden=("skip",),
@@ -107,6 +124,12 @@ KINDS: tuple[PassKind, ...] = (
     PassKind(
         name="correct-bias",
         options=CorrectBiasOptions,
+        stage="repair",
+        needs_samples=True,
+    ),
+    PassKind(
+        name="keep-sensitive",
+        options=KeepSensitiveOptions,
         stage="repair",
         needs_samples=True,
     ),
