@@ -20,10 +20,13 @@ from benchmarks.zoo import double
 from benchmarks.zoo.inputs import InputError
 from benchmarks.zoo.verdict import Arrays, Verdict, judge
 from tvmopt.errors import TvmoptError
+from tvmopt.metrics import cpus
 from tvmopt.metrics.engines import EngineSpec
+from tvmopt.metrics.layer_times import layer_times
 from tvmopt.metrics.turns import EngineResult, Schedule, compare
 
 RIVAL = "onnxruntime"
+MOST_RUNS = 300  # with each layer timed; fewer where they would take longer than the rivals' turns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,7 @@ class Measurement:
         size_bytes: Of the artefact.
         layers: Steps of the artefact.
         generated: Those with a generated kernel.
+        predicted: Share of the time, one thread, of steps predicted within 30 % of theirs.
         timings: One for each number of threads.
         outputs: The verdict on each, at each number of threads.
     """
@@ -91,6 +95,7 @@ class Measurement:
     size_bytes: int | None = None
     layers: int | None = None
     generated: int | None = None
+    predicted: float | None = None
     timings: list[Timing] = field(default_factory=list)
     outputs: list[Verdict] = field(default_factory=list)
 
@@ -103,6 +108,10 @@ def measure(job: Job, folder: Path) -> Measurement:
         inputs = case_inputs(Case(id=job.id, shapes=dict(job.shapes)), Path(job.path))
         for threads in job.threads:
             _compare(job, artifact, inputs, threads, result)
+        runs = int(job.seconds * 1e3 / result.timings[0].ours_ms)
+        with cpus.pinned(1):
+            profile = layer_times(artifact, inputs, runs=min(max(runs, 5), MOST_RUNS))
+        result.predicted = profile.predicted_share
     except (TvmoptError, InputError) as err:
         result.reason = one_line(err)
         return result

@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 def columns(threads: Sequence[int]) -> list[str]:
     """Return the heads, as ``reports.make_table`` takes them."""
-    heads = ["model", "input", "+status", ">error", ">compile s", ">MB", ">generated"]
+    heads = ["model", "input", "+status", ">error", ">compile s", ">MB", ">generated", ">predicted"]
     for count in threads:
         at = f" x{count}" if len(threads) > 1 else ""
         heads += [f">ms{at}", f">speed-up{at}"]
@@ -42,9 +42,14 @@ def footer(rows: Sequence[Row], threads: Sequence[int]) -> list[str]:
         }
         label = f"speed-up over ONNX Runtime, {count} thread{'s' if count > 1 else ''}"
         lines.append(reports.summarize_ratios(label, ratios))
+    if shares := [row["predicted"] for row in rows if row.get("predicted") is not None]:
+        lines.append(
+            f"steps predicted within 30 %: {min(shares):.0%} of the time or more, of each model"
+        )
     lines.append(
-        "error: of the output's peak; generated: steps with a generated kernel, of all; "
-        "ms: median; speed-up: ONNX Runtime's time over ours, the rounds' median (and quartiles)"
+        "error: of the output's peak; generated: steps with a generated kernel, of all; predicted: "
+        "share of the time, 1 thread, of steps within 30 % of their prediction; ms: median; "
+        "speed-up: ONNX Runtime's time over ours, the rounds' median (and quartiles)"
     )
     return lines
 
@@ -58,6 +63,7 @@ def _cells(row: Row, threads: Sequence[int]) -> list[str | Text]:
         _format("{:.1f}", row.get("compile_seconds")),
         NONE if row.get("size_bytes") is None else reports.digits(row["size_bytes"] / 1e6),
         NONE if row.get("layers") is None else f"{row['generated']}/{row['layers']}",
+        _format("{:.0%}", row.get("predicted")),
     ]
     for count in threads:
         timing = _timing(row, count)

@@ -26,6 +26,7 @@ OK: dict[str, Any] = {
     "size_bytes": 1_234_000,
     "layers": 12,
     "generated": 11,
+    "predicted": 0.943,
     "timings": [
         {"threads": 1, "ours_ms": 0.5, "rival_ms": 1.0, "ratio": 2.0, "q1": 1.9, "q3": 2.1},
     ],
@@ -55,7 +56,8 @@ def test_a_size_says_equal_shapes_once() -> None:
 def test_the_table_shows_what_was_measured() -> None:
     rows = [{"id": "net", "size": "1x2", **OK}]
     text = render(reports.make_table("zoo", columns([1]), make_rows(rows, [1])))
-    cells = ["net", "1x2", "ok", "1.2e-06", "3.2", "1.23", "11/12", "0.500", "2.00 (1.90-2.10)"]
+    measured = ["1.2e-06", "3.2", "1.23", "11/12", "94%", "0.500", "2.00 (1.90-2.10)"]
+    cells = ["net", "1x2", "ok", *measured]
     position = 0
     for cell in cells:
         position = text.index(cell, position)
@@ -76,8 +78,10 @@ def test_the_footer_counts_and_averages() -> None:
         {"id": "b", "size": "2", **half},
         {"id": "c", "size": "3", "status": "failed", "reason": "exited 1"},
     ]
+    rows[1]["predicted"] = 0.9
     lines = footer(rows, [1])
     assert lines[0] == "2 ok, 0 skipped, 1 failed"
+    assert "steps predicted within 30 %: 90% of the time or more, of each model" in lines
     assert lines[1] == (
         "speed-up over ONNX Runtime, 1 thread: geometric mean 1.00x, worst 0.50x (b 2), "
         "2 models timed"

@@ -7,7 +7,8 @@ import pytest
 
 from tvmopt import runtime
 from tvmopt.errors import DataError, OptionError
-from tvmopt.metrics.layer_times import layer_times
+from tvmopt.metrics.layer_times import LayerTime, Profile, layer_times
+from tvmopt.runtime import StepInfo
 
 
 def test_every_step_has_its_share(linear: Path, x: np.ndarray) -> None:
@@ -32,3 +33,22 @@ def test_bad_requests_are_refused(linear: Path, x: np.ndarray) -> None:
         layer_times(linear, {"x": x}, runs=0)
     with pytest.raises(DataError, match="'x' must have shape"):
         layer_times(linear, {"x": x[:1]})
+
+
+def test_layers_predicted_near_their_fastest_run_are_counted_by_their_time() -> None:
+    step = StepInfo(layer="l", kernel="k", macs=None, cycles=None, parallel=False)
+
+    def layer(least: float, predicted: float | None) -> LayerTime:
+        return LayerTime(
+            step=step,
+            median_ms=10 * least,  # others were busy
+            least_ms=least,
+            predicted_ms=predicted,
+            share=0.25,
+            gflops=None,
+            peak_share=None,
+        )
+
+    layers = (layer(4.0, 5.0), layer(3.0, 2.25), layer(2.0, 3.0), layer(1.0, None))
+    profile = Profile(layers=layers, total_ms=100.0, peak_gflops=1.0, threads=1, runs=1)
+    assert profile.predicted_share == pytest.approx(7 / 10)

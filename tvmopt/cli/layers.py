@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmopt.cli import show, units
 from tvmopt.cli.machine import cpu_name
-from tvmopt.metrics.layer_times import Profile
+from tvmopt.metrics.layer_times import TOLERANCE, Profile
 
 
 def describe_profile(profile: Profile, source: str) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def describe_profile(profile: Profile, source: str) -> dict[str, Any]:
         "total_ms": profile.total_ms,
         "macs": profile.macs,
         "peak_share": profile.peak_share,
+        "predicted_share": profile.predicted_share,
         "layers": [
             {
                 "layer": layer.step.layer,
@@ -28,6 +29,7 @@ def describe_profile(profile: Profile, source: str) -> dict[str, Any]:
                 "parallel": layer.step.parallel,
                 "macs": layer.step.macs,
                 "median_ms": layer.median_ms,
+                "least_ms": layer.least_ms,
                 "predicted_ms": layer.predicted_ms,
                 "share": layer.share,
                 "gflops": layer.gflops,
@@ -72,4 +74,9 @@ def print_profile(described: Mapping[str, Any]) -> None:
     show.line(
         f"peak: {units.digits(described['peak_gflops'], 4)} GFLOP/s a core{times}, measured just "
         "before; one MAC is two FLOPs; Winograd kernels multiply less than their MACs say"
+    )
+    near = units.percent(described["predicted_share"], 0)
+    show.line(
+        f"layers of {near} of the time are predicted within {units.percent(TOLERANCE, 0)} of their "
+        "fastest run"
     )

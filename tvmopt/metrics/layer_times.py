@@ -21,6 +21,7 @@ class LayerTime:
     Attributes:
         step: Its layer and its kernel.
         median_ms: The median run's.
+        least_ms: The fastest run's: what others did at the same time shows least in it.
         share: Of the sum of all medians, in [0, 1].
         gflops: 2 MACs / time, or None where MACs are not counted.
         peak_share: ``gflops`` over what all threads' cores do at most, or None.
@@ -30,6 +31,7 @@ class LayerTime:
 
     step: StepInfo
     median_ms: float
+    least_ms: float
     predicted_ms: float | None
     share: float
     gflops: float | None
@@ -64,8 +66,23 @@ class Profile:
         """All work over all time, as a share of the threads' peak."""
         return 2e-6 * self.macs / self.total_ms / (self.peak_gflops * self.threads)
 
+    @property
+    def predicted_share(self) -> float:
+        """The share of the fastest runs' time that layers take whose prediction is near theirs.
+
+        Near is within ``TOLERANCE`` of it.
+        """
+        near = sum(
+            layer.least_ms
+            for layer in self.layers
+            if layer.predicted_ms is not None
+            and abs(layer.predicted_ms - layer.least_ms) <= TOLERANCE * layer.least_ms
+        )
+        return near / (sum(layer.least_ms for layer in self.layers) or float("nan"))
+
 
 WARM_RUNS = 3
+TOLERANCE = 0.3  # of a layer's time: how far a prediction may be off and still is a good one
 
 
 def layer_times(
@@ -91,10 +108,11 @@ def layer_times(
         net.profile(inputs, runs=WARM_RUNS)
         times = net.profile(inputs, runs=runs)
     medians = [float(np.median(time.seconds)) for time in times]
+    least = [float(np.min(time.seconds)) for time in times]
     total = sum(medians) or float("nan")
     layers = tuple(
-        _layer(time.step, median, total, peak, clock, threads)
-        for time, median in zip(times, medians, strict=True)
+        _layer(time.step, (median, fastest), total, peak, clock, threads)
+        for time, median, fastest in zip(times, medians, least, strict=True)
     )
     return Profile(
         layers=layers, total_ms=total * 1e3, peak_gflops=peak, threads=threads, runs=runs
@@ -108,8 +126,14 @@ def _clock_hz(target: Mapping[str, Any], peak_gflops: float) -> float:
 
 
 def _layer(
-    step: StepInfo, seconds: float, total: float, peak: float, clock: float, threads: int
+    step: StepInfo,
+    times: tuple[float, float],
+    total: float,
+    peak: float,
+    clock: float,
+    threads: int,
 ) -> LayerTime:
+    seconds, fastest = times
     # A clock reading too coarse for the step is no rate.
     gflops = 2e-9 * step.macs / seconds if step.macs and seconds > 0 else None
     most = peak * threads
@@ -118,6 +142,7 @@ def _layer(
     return LayerTime(
         step=step,
         median_ms=seconds * 1e3,
+        least_ms=fastest * 1e3,
         predicted_ms=None if cycles is None else cycles / clock / sharing * 1e3,
         share=seconds / total,
         gflops=gflops,
