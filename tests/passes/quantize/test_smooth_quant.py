@@ -15,9 +15,10 @@ from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import DataError, OptionError
 from tvmopt.frontend.onnx import TensorSpec
 from tvmopt.passes.quantize.smooth_quant import (
-    LargestOfChannels,
+    ChannelRanges,
     SmoothQuant,
     SmoothQuantOptions,
+    rounding_error,
     smoothing,
 )
 from tvmopt.report import Report
@@ -105,7 +106,58 @@ def test_without_layer_norms_the_module_comes_back(
     report = Report()
     mod = build(lambda _, x: relax.op.nn.relu(x), SHAPE)
     assert SmoothQuant(SmoothQuantOptions(), samples, tap, report)(mod).same_as(mod)
-    assert report.decisions[0].reason == "no matmul by a constant reads a layer norm"
+    assert report.decisions[0].reason == "no layer reads a layer norm"
+
+
+def _products(builder: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+    """Return a convolution and a matmul that alone read what another layer's kernel gives."""
+    rng = np.random.default_rng(2)
+    op, emit = relax.op, builder.emit
+    first = rng.standard_normal((8, 8)).astype("f4")
+    first[:, 5] *= 300.0
+    made = emit(op.nn.gelu(emit(op.matmul(x, relax.const(first)), "first")), "made")
+    one = emit(op.matmul(made, relax.const(rng.standard_normal((8, 8)).astype("f4"))), "one")
+    image = emit(op.reshape(op.nn.silu(one), (1, 2, 3, 8)), "image")
+    bent = emit(op.multiply(image, relax.const(np.geomspace(1, 200, 8).astype("f4"))), "bent")
+    kernel = relax.const(rng.standard_normal((4, 3, 3, 8)).astype("f4"))
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
+    return op.nn.relu(emit(op.nn.conv2d(bent, kernel, padding=1, **layouts), "two"))
+
+
+def test_what_layers_alone_read_takes_a_product(
+    build: Build, run: Run, samples: Samples, tap: Tap, counts: Counts
+) -> None:
+    report = Report()
+    mod = build(_products, SHAPE)
+    how = SmoothQuantOptions(strength="auto", where="all")
+    after = SmoothQuant(how, samples, tap, report)(mod)
+    assert {d.site for d in report.decisions if d.applied} == {"made", "bent"}
+    assert counts(after)["multiply"] == counts(mod)["multiply"] + 2
+    for feed in samples.spread(4):
+        np.testing.assert_array_equal(run(after, feed["x"]), run(mod, feed["x"]))
+
+
+def test_what_stays_in_floats_takes_none(build: Build, samples: Samples, tap: Tap) -> None:
+    report = Report()
+    mod = build(_products, SHAPE)
+    how = SmoothQuantOptions(strength="auto", where="all")
+    leave = {"one": "asked", "two": "asked"}.get
+    assert SmoothQuant(how, samples, tap, report, leave=leave)(mod).same_as(mod)
+    assert report.decisions[0].reason == "no layer reads what another kernel gives"
+
+
+def test_the_error_expected_is_that_of_uniform_steps() -> None:
+    # One output, two channels of which one is a hundred times the other: halving the larger one's
+    # share of the step costs the weights what the formula says, no more.
+    seen = ChannelRanges("y")
+    seen.update(np.array([[100.0, 1.0], [-100.0, -1.0]]))
+    weights = [np.ones((2, 1, 1))]
+    plain = rounding_error(seen, weights, np.ones(2))
+    step, grain = 200 / 255, 1 / 64
+    assert plain == pytest.approx((step**2 * 2 + 0.25 * grain**2 * 10001) / 12)
+    even = rounding_error(seen, weights, np.array([10.0, 1.0]))
+    step, grain = 20 / 255, 10 / 64
+    assert even == pytest.approx((step**2 * 101 + 0.25 * grain**2 * 101) / 12)
 
 
 def test_the_module_given_is_left_as_it_was(build: Build, samples: Samples, tap: Tap) -> None:
@@ -122,7 +174,7 @@ def test_the_strength_says_who_bears_the_burden() -> None:
 
 
 def test_the_largest_of_channels_is_over_all_batches() -> None:
-    seen = LargestOfChannels("y")
+    seen = ChannelRanges("y")
     seen.update(np.array([[[1.0, -5.0], [0.0, 2.0]]]))
     seen.update(np.array([[[-3.0, 4.0]]]))
     np.testing.assert_array_equal(seen.largest, [3.0, 5.0])
@@ -132,5 +184,10 @@ def test_the_largest_of_channels_is_over_all_batches() -> None:
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_an_impossible_strength_is_refused(strength: float) -> None:
-    with pytest.raises(OptionError, match=r"strength must be in \[0, 1\], got"):
+    with pytest.raises(OptionError, match=r"strength must be in \[0, 1\] or 'auto', got"):
         SmoothQuantOptions(strength=strength)
+
+
+def test_an_unknown_place_is_refused() -> None:
+    with pytest.raises(OptionError, match="where must be 'norms' or 'all', got 'some'"):
+        SmoothQuantOptions(where="some")

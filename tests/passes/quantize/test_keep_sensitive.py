@@ -1,0 +1,123 @@
+"""Layers that stay in floats because the outputs would suffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+
+from tvmopt import forms, ir
+from tvmopt.calibration import Samples, Tap
+from tvmopt.errors import DataError, OptionError
+from tvmopt.passes.quantize.keep_sensitive import KeepSensitive, KeepSensitiveOptions
+from tvmopt.passes.quantize.sensitivity import output_distance
+from tvmopt.passes.quantize.weight_layers import Reader
+from tvmopt.report import Report
+
+QuantizeNet = Callable[..., tvm.IRModule]
+
+
+@pytest.fixture(scope="module")
+def keep(
+    small_net: tvm.IRModule, net_samples: Samples, net_tap: Tap
+) -> Callable[..., tuple[tvm.IRModule, Report]]:
+    def run(mod: tvm.IRModule, **options: float) -> tuple[tvm.IRModule, Report]:
+        report, how = Report(), KeepSensitiveOptions(**options)
+        return KeepSensitive(how, small_net, net_samples, net_tap, report)(mod), report
+
+    return run
+
+
+def _in_integers(mod: tvm.IRModule) -> set[str]:
+    graph = Reader(mod)
+    return {
+        var.name
+        for var, value in graph.values.items()
+        if forms.match_product(value, graph.define) is not None
+    }
+
+
+def _distance(mod: tvm.IRModule, wanted: tvm.IRModule, samples: Samples, tap: Tap) -> float:
+    got, want = (
+        [run(feed)[name] for feed in samples]
+        for run, name in (
+            (tap(net, [name]), name)
+            for net, name in ((net, net["main"].body.body.name) for net in (mod, wanted))
+        )
+    )
+    return output_distance(got, want)
+
+
+def test_a_net_that_loses_little_comes_back(
+    keep: Callable[..., tuple[tvm.IRModule, Report]], quantize_net: QuantizeNet
+) -> None:
+    mod = quantize_net()
+    new, report = keep(mod, most_error=0.05)
+    tvm.ir.assert_structural_equal(new, mod)
+    (decision,) = report.decisions
+    assert decision.site == "main"
+    assert decision.reason.endswith("no layer has to stay in floats")
+
+
+def test_the_fewest_layers_stay_for_which_the_loss_holds(
+    keep: Callable[..., tuple[tvm.IRModule, Report]],
+    quantize_net: QuantizeNet,
+    small_net: tvm.IRModule,
+    net_samples: Samples,
+    net_tap: Tap,
+) -> None:
+    mod = quantize_net(weight_bits=3, sensitive_bits=3)
+    whole = _distance(mod, small_net, net_samples, net_tap)
+    new, report = keep(mod, most_error=whole / 4)
+    stay = _in_integers(mod) - _in_integers(new)
+    assert stay == {decision.site for decision in report.decisions}
+    assert 0 < len(stay) < len(_in_integers(mod))
+    assert _distance(new, small_net, net_samples, net_tap) <= whole / 4
+    assert all(
+        decision.reason.startswith("it stays in floats, for it is sensitive: 400% of what may be")
+        for decision in report.decisions
+    )
+
+
+def test_a_net_in_floats_again_is_the_net_of_floats_bit_for_bit(
+    keep: Callable[..., tuple[tvm.IRModule, Report]],
+    quantize_net: QuantizeNet,
+    small_net: tvm.IRModule,
+    net_samples: Samples,
+    net_tap: Tap,
+) -> None:
+    new, _ = keep(quantize_net(weight_bits=2, sensitive_bits=2), most_error=1e-12)
+    assert not _in_integers(new)
+    assert not any(ir.is_call_to(v, "relax.quantize") for _, v in ir.bindings(new["main"]))
+    assert _distance(new, small_net, net_samples, net_tap) == 0.0
+
+
+def test_the_module_given_is_left_as_it_was(
+    keep: Callable[..., tuple[tvm.IRModule, Report]], quantize_net: QuantizeNet
+) -> None:
+    mod = quantize_net(weight_bits=2)
+    before = tvm.ir.save_json(mod)
+    keep(mod, most_error=1e-3)
+    assert tvm.ir.save_json(mod) == before
+
+
+def test_outputs_that_are_not_finite_are_refused(
+    quantize_net: QuantizeNet, small_net: tvm.IRModule, net_samples: Samples
+) -> None:
+    def tap(_mod: tvm.IRModule, names: list[str]) -> Callable[..., dict[str, np.ndarray]]:
+        return lambda _feed: {name: np.array([np.nan], np.float32) for name in names}
+
+    keep = KeepSensitive(KeepSensitiveOptions(), small_net, net_samples, tap, Report())
+    with pytest.raises(DataError, match="output 0 must be finite for every calibration sample"):
+        keep(quantize_net())
+
+
+@pytest.mark.parametrize("name", ["most_changed", "most_error"])
+def test_impossible_limits_are_refused(name: str) -> None:
+    with pytest.raises(OptionError, match=rf"{name} must be in \(0, 1\], got 0.0"):
+        replace(KeepSensitiveOptions(), **{name: 0.0})
+    with pytest.raises(OptionError, match="batches must be at least 1, got 0"):
+        KeepSensitiveOptions(batches=0)
