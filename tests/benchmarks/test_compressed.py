@@ -182,7 +182,7 @@ def test_the_table_has_a_line_for_each_work() -> None:
     lines = table.make_rows(rows, [1])
     assert all(len(line) == len(table.columns()) for line in lines)
     stream = io.StringIO()
-    Console(file=stream, width=260).print(reports.make_table("t", table.columns(), lines))
+    Console(file=stream, width=160).print(reports.make_table("t", table.columns(), lines))
     text = stream.getvalue()
     assert "resnet18*" in text
     assert "2.50 (2.50-2.50)" in text

@@ -49,10 +49,14 @@ def tile_cycles(
     """
     sums = tile.rows * tile.vectors
     crossing = line is not None and line % tile.rows != 0
-    elementwise = len(epilogue.steps) + REQUANTIZE_STEPS * (epilogue.output is not None)
     ends = ENDS_CYCLES + ADDRESS_CYCLES * tile.rows * crossing
-    finish = sums * (STORE_CYCLES + cost.STEP_CYCLES * elementwise)
+    finish = sums * (STORE_CYCLES + cost.STEP_CYCLES * elementwise_steps(epilogue))
     return steps * step_cycles(tile, dot, target) + ends + finish
+
+
+def elementwise_steps(epilogue: Epilogue) -> int:
+    """Return the elementwise steps of one vector of sums, requantization's own included."""
+    return len(epilogue.steps) + REQUANTIZE_STEPS * (epilogue.output is not None)
 
 
 def held(dot: Dot) -> int:

@@ -22,13 +22,14 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
-from tvmopt.kernels.tile import MAX_ROWS, Tile, panel_columns, panels
+from tvmopt.kernels.tile import FMA_LATENCY, MAX_ROWS, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
 WIDTHS = (2, 1)  # registers of columns that a block may have
 STEP_CYCLES = 0.3  # to read a step's place
-LIST_CYCLES = 15  # a loop whose length nothing tells before
+TIGHT_CYCLES = 0.25  # what a step costs more whose sums are too few to hide the latency of others
+LIST_CYCLES = 4  # a loop whose length nothing tells before; fitted on Zen 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +80,14 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
     if conv.out_channels < width * lanes:
         return None
     free = target.vector_registers - 1 - width
-    most = min(conv.rows, MAX_ROWS if width > 1 else MAX_ROWS + 2, free // width)
-    best = min(
-        range(1, most + 1),
-        key=lambda r: -(-conv.rows // r) * _step(Tile(r, width * lanes, lanes), target) * 1.0,
-    )
-    tile = Tile(best, width * lanes, lanes)
+    most, line = min(conv.rows, MAX_ROWS + 2, free // width), Image(conv).line
+
+    def spent(rows: int) -> float:
+        return -(-conv.rows // rows) * _tiles(conv, Tile(rows, width * lanes, lanes), steps, target)
+
+    # Where a tile crosses the end of a line, each row has an address of its own.
+    possible = [r for r in range(1, most + 1) if r <= MAX_ROWS or not line or line % r == 0]
+    tile = Tile(min(possible, key=spent), width * lanes, lanes)
     row_bytes = (conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels) * 4
     weights = steps * (tile.columns * 4 + 2)
     return SparseConvConfig(
@@ -94,20 +97,22 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
     )
 
 
-def _step(tile: Tile, target: CpuTarget) -> float:
-    """Return the cycles of one step."""
-    return tile.cycles(1, target) + STEP_CYCLES
-
-
 def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core."""
-    conv, tile, image = site.conv, how.tile, Image(site.conv)
-    number = len(panels(conv.out_channels, tile))
-    elementwise = tile.rows * tile.vectors * cost.STEP_CYCLES * len(conv.epilogue.steps)
-    ends = tile.ends(image.line) + LIST_CYCLES + elementwise
-    work = how.rows.total * (site.steps * _step(tile, target) + number * ends)
-    fetch = cost.stream_cycles(site.steps * (tile.columns * 4 + 2), target) * how.rows.count
-    return cost.CALL_CYCLES + max(work, fetch) + cost.stream_cycles(2 * image.scratch_bytes, target)
+    work = how.rows.total * _tiles(site.conv, how.tile, site.steps, target)
+    fetch = cost.stream_cycles(site.steps * (how.tile.columns * 4 + 2), target) * how.rows.count
+    copied = cost.stream_cycles(2 * Image(site.conv).scratch_bytes, target)
+    return cost.CALL_CYCLES + max(work, fetch) + copied
+
+
+def _tiles(conv: ConvSite, tile: Tile, steps: int, target: CpuTarget) -> float:
+    """Return the cycles of one tile of every panel."""
+    number, later = len(panels(conv.out_channels, tile)), len(conv.epilogue.steps)
+    elementwise = tile.rows * tile.vectors * cost.STEP_CYCLES * later * (1 - cost.HIDDEN_STEPS)
+    ends = tile.ends(Image(conv).line, later) + LIST_CYCLES + elementwise
+    tight = tile.rows * tile.vectors <= FMA_LATENCY * target.fma_per_cycle
+    step = tile.cycles(1, target) + STEP_CYCLES + TIGHT_CYCLES * tight
+    return number * ends + steps * step
 
 
 def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> PanelSteps:
@@ -144,13 +149,14 @@ def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.
                 pixels = image.pixels(row, tile.rows, 0)
                 sums = Accumulators(tile)
 
+                # In 64 bits: additions in 32 become vectors, which LLVM then takes apart again.
                 def taps(step: Expr, first: Expr = first) -> Expr:
-                    return cast(offsets[first + step], "int32")
+                    return cast(offsets[first + step], "int64")
 
                 sums.accumulate_listed(
                     extent,
                     taps,
-                    lambda i, offset: padded[pixels[i] + offset],
+                    lambda i, offset: padded[cast(pixels[i], "int64") + offset],
                     lambda step, v: sums.vector.load(
                         w, (first + step) * tile.columns + v * tile.lanes
                     ),

@@ -18,9 +18,8 @@ Speed = Mapping[str, Any]
 
 def columns() -> list[str]:
     """Return the heads, as ``reports.make_table`` takes them."""
-    head = ["model", "recipe", ">thr", ">ms", ">MB", ">cosine"]
-    rivals = [">/ int8", "best", ">/ fp32", "best", ">/ any", "best"]
-    return [*head, ">ONNX / MB", *rivals, ">/ own fp32", "asked"]
+    head = ["model, recipe", ">thr", ">ms", ">MB", ">ONNX / MB", ">cosine"]
+    return [*head, ">/ int8", ">/ fp32", ">/ any", ">/ own fp32", "asked"]
 
 
 def make_rows(rows: Iterable[Row], threads: Sequence[int]) -> list[list[str | Text]]:
@@ -88,21 +87,22 @@ def _speeds(row: Row, threads: int) -> Sequence[Speed]:
 
 def _cells(row: Row, threads: int) -> list[str | Text]:
     name = row["id"] + ("*" if row.get("weights") == "random" else "")
-    head: list[str | Text] = [name, row.get("recipe") or "as it is", str(threads)]
+    recipe = row.get("recipe") or "as it is"
+    head: list[str | Text] = [f"{name}\n{recipe}", str(threads)]
     asked = asked_of(row["id"])
     goals = [asked.int8, asked.fp32, asked.any, asked.own, asked.size]
     told = "/".join(NONE if goal is None else f"{goal:g}" for goal in goals)
     speeds = _speeds(row, threads)
     if not speeds:
-        return [*head, *[NONE] * 11, told]
+        return [*head, *[NONE] * 8, told]
     ours, size = speeds[0], (row.get("size_bytes") or [None])[0]
     cosine = NONE if ours["cosine"] is None else f"{ours['cosine']:.4f}"
-    head += [reports.digits(ours["p50_ms"]), NONE if size is None else f"{size / 1e6:.1f}", cosine]
-    head.append(_shrunk(row.get("onnx_bytes"), size, asked.size))
+    head += [reports.digits(ours["p50_ms"]), NONE if size is None else f"{size / 1e6:.1f}"]
+    head += [_shrunk(row.get("onnx_bytes"), size, asked.size), cosine]
     pairs = ((best_int8, asked.int8), (best_float, asked.fp32), (best_any, asked.any))
     for find, goal in pairs:
         rival = find(row, threads)
-        head += [_ratio(rival, goal), rival["title"] if rival else NONE]
+        head.append(_ratio(rival, goal, rival["title"] if rival else ""))
     return [*head, _ratio(own_float(row, threads), asked.own), told]
 
 
@@ -113,9 +113,11 @@ def _shrunk(onnx: int | None, size: int | None, asked: float | None) -> str | Te
     return Text(f"{onnx / size:.1f}", style=style)
 
 
-def _ratio(speed: Speed | None, asked: float | None) -> str | Text:
+def _ratio(speed: Speed | None, asked: float | None, title: str = "") -> str | Text:
+    """Return the ratio, with its rival's title on a second line if there is one."""
     if speed is None:
         return NONE
     ratio = speed["ratio"]
     style = "green" if ratio >= (asked or 1.0) else ("yellow" if ratio >= 1 else "red")
-    return Text(reports.ratio(ratio, speed["q1"], speed["q3"]), style=style)
+    told = Text(reports.ratio(ratio, speed["q1"], speed["q3"]), style=style)
+    return told.append(f"\n{title}", style="default") if title else told
