@@ -43,9 +43,10 @@ class LayerResult:
 
     @property
     def changed(self) -> bool:
-        """Say whether it computes in other numbers, with other zeros or in other layers now."""
+        """Say whether it is of other numbers, another size, other zeros or other layers now."""
         return (
             self.before != self.after
+            or self.weight_bytes[0] != self.weight_bytes[1]
             or self.sparsity[0] != self.sparsity[1]
             or self.became != (self.layer,)
         )

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tvm
 
+from tvmopt import ir
 from tvmopt.passes.prune.channel_groups import ChannelGroup, Channels, Port
 from tvmopt.passes.prune.float_layers import FloatLayer
 from tvmopt.passes.prune.take_channels import take_channels
@@ -163,6 +165,28 @@ def _inputs(layer: FloatLayer, channels: np.ndarray) -> np.ndarray:
     taps = 1 if layer.is_matmul else weight.shape[1] * weight.shape[2]
     every = channels[..., None] + inputs * np.arange(taps)
     return every.reshape(*channels.shape[:2], -1)
+
+
+def gone_inputs(
+    mod: tvm.IRModule, kept: Mapping[Candidate, np.ndarray]
+) -> list[tuple[FloatLayer, np.ndarray]]:
+    """Return the layers that read what goes, in order, and which of their inputs that is.
+
+    Args:
+        mod: The net.
+        kept: The units that are left of each group, (rows, kept).
+    """
+    gone: dict[str, np.ndarray] = {}
+    layers: dict[str, FloatLayer] = {}
+    for one, units in kept.items():
+        left = np.zeros((one.rows, one.group.size), bool)
+        np.put_along_axis(left, units, True, axis=1)
+        for layer, places in one.readers:
+            layers[layer.name] = layer
+            held = gone.get(layer.name, np.zeros(0, np.int64))
+            gone[layer.name] = np.union1d(held, places[~left])
+    names = (var.name for var, _ in ir.bindings(mod["main"]))
+    return [(layers[name], gone[name]) for name in names if name in gone]
 
 
 def gains(

@@ -19,6 +19,7 @@ channels must go together is that of ``channel_groups``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -27,14 +28,15 @@ from tvm import relax
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
-from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
+from tvmopt.passes.canonicalize.rebuild import is_plain
 from tvmopt.passes.prune.channel_budget import Choice, share_out
-from tvmopt.passes.prune.channel_candidates import Candidate, find_candidates, gains
+from tvmopt.passes.prune.channel_candidates import Candidate, find_candidates, gains, gone_inputs
+from tvmopt.passes.prune.channel_effects import changed, output_effects
 from tvmopt.passes.prune.channel_fit import FitOptions, dense_moments, fit_readers
 from tvmopt.passes.prune.channel_groups import ChannelGroup, Channels
 from tvmopt.passes.prune.channel_loss import Importance, Ladder, Reader, descend
 from tvmopt.passes.prune.channel_options import PruneChannelsOptions
-from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
+from tvmopt.passes.prune.float_layers import float_layers
 from tvmopt.passes.prune.take_channels import take_channels, taken_outputs
 from tvmopt.passes.quantize.hessian import regularized
 from tvmopt.passes.quantize.layers import check_patterns
@@ -98,7 +100,7 @@ class PruneChannels:
             return mod
         ladders = self._ladders(mod, candidates)
         counts = self._choose(channels, candidates, saves, ladders)
-        self._tell(candidates, ladders, counts)
+        self._tell(candidates, counts)
         kept = {
             candidate: ladder.kept(count)
             for candidate, ladder, count in zip(candidates, ladders, counts, strict=True)
@@ -108,7 +110,7 @@ class PruneChannels:
             return mod
         takes = {one.group.name: one.indices(units) for one, units in kept.items()}
         if self.samples is not None and self.tap is not None:
-            mod = _changed(mod, self._fitted(mod, kept))
+            mod = changed(mod, self._fitted(mod, kept))
         final = Channels(mod)
         self.outputs = taken_outputs(final, takes)
         return take_channels(final, takes)
@@ -163,23 +165,39 @@ class PruneChannels:
         return found, saves
 
     def _ladders(self, mod: tvm.IRModule, candidates: Sequence[Candidate]) -> list[Ladder]:
-        """Return in which order the units of each candidate go."""
-        layers = {layer.name: layer for one in candidates for layer, _ in one.readers}
+        """Return in which order the units of each candidate go, and what that loses."""
         importance: Importance = self.options.importance
-        known: dict[str, tuple[np.ndarray, float]] = {}
-        if self.samples is None or self.tap is None:
-            importance = "magnitude"
-        if importance != "magnitude" and self.samples is not None and self.tap is not None:
-            for name, moments in dense_moments(
-                mod, [*layers.values()], self.samples, self.tap, self._fit, self.progress
-            ):
-                has_bias = layers[name].reference_bias is not None
-                hessian = regularized(moments.inputs, self.options.ridge, has_bias=has_bias)[0]
-                known[name] = hessian, float(moments.wanted.sum()) or 1.0
-        result = []
-        for number, one in enumerate(candidates):
+        if self.samples is None or self.tap is None or importance == "magnitude":
+            return [descend([], one.made, one.counts, "magnitude") for one in candidates]
+        seen = self._readers(mod, candidates, self.samples, self.tap)
+        ladders = []
+        for number, (one, readers) in enumerate(zip(candidates, seen, strict=True)):
             self.progress("choose channels", number, len(candidates))
-            readers = [
+            ladders.append(descend(readers, one.made, one.counts, importance))
+        if self.options.allocation == "uniform":
+            return ladders
+        effects = output_effects(
+            mod, candidates, seen, ladders, self.samples, self.tap, self.progress
+        )
+        return [
+            replace(ladder, losses=tuple(effect * loss for loss in ladder.losses))
+            for ladder, effect in zip(ladders, effects, strict=True)
+        ]
+
+    def _readers(
+        self, mod: tvm.IRModule, candidates: Sequence[Candidate], samples: Samples, tap: Tap
+    ) -> list[list[Reader]]:
+        """Return what reads the channels of each candidate, as least squares sees it."""
+        layers = {layer.name: layer for one in candidates for layer, _ in one.readers}
+        known: dict[str, tuple[np.ndarray, float]] = {}
+        for name, moments in dense_moments(
+            mod, [*layers.values()], samples, tap, self._fit, self.progress
+        ):
+            has_bias = layers[name].reference_bias is not None
+            hessian = regularized(moments.inputs, self.options.ridge, has_bias=has_bias)[0]
+            known[name] = hessian, float(moments.wanted.sum()) or 1.0
+        return [
+            [
                 Reader(
                     weight=layer.rows(),
                     hessian=known[layer.name][0],
@@ -187,10 +205,9 @@ class PruneChannels:
                     places=places,
                 )
                 for layer, places in one.readers
-                if layer.name in known
             ]
-            result.append(descend(readers, one.made, one.counts, importance))
-        return result
+            for one in candidates
+        ]
 
     def _choose(
         self,
@@ -244,15 +261,6 @@ class PruneChannels:
         """Return what must change for the layers to do without the channels that go."""
         assert self.samples is not None
         assert self.tap is not None
-        gone: dict[str, np.ndarray] = {}
-        layers: dict[str, FloatLayer] = {}
-        for one, units in kept.items():
-            left = np.zeros((one.rows, one.group.size), bool)
-            np.put_along_axis(left, units, True, axis=1)
-            for layer, places in one.readers:
-                layers[layer.name] = layer
-                held = gone.get(layer.name, np.zeros(0, np.int64))
-                gone[layer.name] = np.union1d(held, places[~left])
         errand = Errand(
             pass_name="PruneChannels",
             what="prune channels",
@@ -262,25 +270,15 @@ class PruneChannels:
             report=self.report,
             progress=self.progress,
         )
-        order = {var.name: n for n, (var, _) in enumerate(ir.bindings(mod["main"]))}
-        names = sorted(gone, key=order.__getitem__)
-        return fit_readers(mod, [(layers[name], gone[name]) for name in names], errand, self._fit)
+        return fit_readers(mod, gone_inputs(mod, kept), errand, self._fit)
 
-    def _tell(
-        self, candidates: Sequence[Candidate], ladders: Sequence[Ladder], counts: Sequence[int]
-    ) -> None:
+    def _tell(self, candidates: Sequence[Candidate], counts: Sequence[int]) -> None:
         """Note what becomes of each group."""
-        for one, ladder, count in zip(candidates, ladders, counts, strict=True):
+        for one, count in zip(candidates, counts, strict=True):
             size = one.group.size
-            if count == size:
-                reason = f"its {size} {one.unit} stay: others cost less for what they save"
-                self._note_group(one.group, applied=False, reason=reason)
-                continue
-            lost = ladder.losses[ladder.counts.index(count)]
-            reason = f"{count} of {size} {one.unit} are left"
-            if self.samples is not None and self.options.importance != "magnitude":
-                reason += f", without which its readers lose {lost:.3g} of their outputs' square"
-            self._note_group(one.group, applied=True, reason=reason)
+            left = f"{count} of {size} {one.unit} are left"
+            stay = f"its {size} {one.unit} stay: others cost less for what they save"
+            self._note_group(one.group, applied=count < size, reason=left if count < size else stay)
 
     def _note_group(self, group: ChannelGroup, *, applied: bool, reason: str) -> None:
         names = [port.name for port in (*group.producers, *group.through)]
@@ -289,10 +287,3 @@ class PruneChannels:
 
     def _note(self, site: str, *, applied: bool, reason: str) -> None:
         self.report.add("PruneChannels", site, applied=applied, reason=reason)
-
-
-def _changed(mod: tvm.IRModule, changes: Mapping[relax.Var, Build]) -> tvm.IRModule:
-    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return changes[var](value, lambda expr, _name: expr) if var in changes else value
-
-    return rebuild_main(mod, lambda _graph: rule)
