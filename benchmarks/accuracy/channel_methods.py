@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.accuracy.methods import Method, Pass, recipe_text
+from benchmarks.accuracy.sparse_methods import REFIT
 
 SHARES = (10, 20, 30, 40, 50)  # percent of the net's predicted time that is to go
 IMPORTANCES = ("obs", "wanda", "magnitude")
@@ -17,7 +18,7 @@ class Channels:
 
     Attributes:
         importance: One of ``IMPORTANCES``.
-        repair: Whether what reads the channels is refitted.
+        repair: Whether what reads the channels, and then the whole net, is refitted.
         column: One of ``SHARES``.
     """
 
@@ -44,7 +45,7 @@ class Channels:
             "repair": self.repair,
             "most": 0.9,
         }
-        return Method(name=self.name, text=recipe_text([prune]))
+        return Method(name=self.name, text=recipe_text([prune, *([REFIT] if self.repair else [])]))
 
 
 def cells(

@@ -16,6 +16,8 @@ STRUCTURES = ("1x1", "2x1", "4x1", "8x1", "16x1", "16x4", "2:4", "4:8")
 # The first three are of second order.
 IMPORTANCES = ("admm", "obs", "sparsegpt", "wanda", "magnitude")
 REPAIRED = ("yes", "no")
+# Repair: the pruned layers as they are pruned, then all layers, dense ones too.
+REFIT: Pass = {"name": "refit-layers"}
 # Models that the grid is for, unless others are named.
 TASKS = ("fashion_resnet8", "minilm_l6_v2")
 
@@ -28,7 +30,7 @@ class Cell:
         structure: One of ``STRUCTURES``.
         sparsity: Percent of the weights that become zero.
         importance: One of ``IMPORTANCES``.
-        repair: Whether what is left is refitted.
+        repair: Whether what is left is refitted, in the layer and then in the whole net.
     """
 
     structure: str
@@ -51,7 +53,7 @@ class Cell:
             "importance": self.importance,
             "repair": self.repair,
         }
-        return Method(name=self.name, text=recipe_text([prune]))
+        return Method(name=self.name, text=recipe_text([prune, *([REFIT] if self.repair else [])]))
 
 
 def cells(
