@@ -29,6 +29,14 @@ def test_an_elementwise_step_takes_its_operations_and_its_memory(rest: Any) -> N
     assert cycles(rest, R.add, zeros(4096), zeros(4096)) == pytest.approx(work, abs=1)
 
 
+def test_a_product_and_its_sum_are_one_operation(rest: Any) -> None:
+    def fused(x: relax.Expr, y: relax.Expr, z: relax.Expr) -> relax.Expr:
+        return R.add(R.multiply(x, y), z)
+
+    work = (3 + 1 + 1) * 4096 / (2 * rest.target.lanes(32))
+    assert cycles(rest, fused, *[zeros(4096)] * 3) == pytest.approx(work, abs=1)
+
+
 def test_what_is_the_same_all_along_a_row_is_not_counted(rest: Any) -> None:
     # One load, a multiplication and a store: the factor of a row is loaded before it.
     work = 3 * 4096 / (2 * rest.target.lanes(32))

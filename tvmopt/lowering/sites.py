@@ -22,6 +22,7 @@ from tvmopt.lowering.quantized_elementwise import match_quantized_elementwise
 from tvmopt.lowering.quantized_pooling import match_quantized_mean
 from tvmopt.lowering.quantized_product import match_quantized_product
 from tvmopt.lowering.quantized_readers import split_readers
+from tvmopt.lowering.residual_norm import match_residual_norm
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.lowering.views import match_view
@@ -50,6 +51,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_pool,
     match_global_mean,
     match_quantized_elementwise,
+    match_residual_norm,
     match_view,
 )
 

@@ -113,9 +113,18 @@ def _contiguous(body: Body, axis: Axis) -> bool:
 
 
 def _operations(value: Expr) -> int:
-    """Return the arithmetic operations of an expression, those of its loads' places left out."""
+    """Return the arithmetic operations of an expression, those of its loads' places left out.
+
+    A product and the sum it goes into are one.
+    """
     zero = tirx.const(0, "int64")
     bare = tvm_ffi.structural_mutate(value, (TensorLoad, lambda _load, _mutator: zero))
     found: list[Expr] = []
     tvm_ffi.structural_walk(bare, (_ARITHMETIC, found.append))
-    return len(found) + (DIVISION - 1) * sum(isinstance(node, tirx.Div) for node in found)
+    divisions = sum(isinstance(node, tirx.Div) for node in found)
+    fused = sum(
+        isinstance(node, tirx.Add | tirx.Sub)
+        and (isinstance(node.a, tirx.Mul) or isinstance(node.b, tirx.Mul))
+        for node in found
+    )
+    return len(found) - fused + (DIVISION - 1) * divisions

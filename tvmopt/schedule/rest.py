@@ -23,7 +23,7 @@ def schedule_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
         if isinstance(func, tirx.PrimFunc) and "tvmopt.kernel" not in (func.attrs or {}):
             key = structural_key(func)
             if key not in done:
-                done[key] = _schedule(func, target)
+                done[key] = schedule(func, target)
             kernel = _kernel_name(name.name_hint, func)
             scheduled[name] = done[key].with_attr("tvmopt.kernel", kernel)
     result = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
@@ -32,7 +32,8 @@ def schedule_rest(mod: tvm.IRModule, target: CpuTarget) -> tvm.IRModule:
     return result
 
 
-def _schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
+def schedule(func: tirx.PrimFunc, target: CpuTarget) -> tirx.PrimFunc:
+    """Return ``func`` with loops for ``target``; as it is where it has no form that is known."""
     func = approximate_math(func)
     program = read(func)
     return func if program is None else emit(program, target)
