@@ -14,14 +14,14 @@ OUTPUTS, UNITS, WIDTH = 5, 6, 2
 INPUTS = UNITS * WIDTH
 
 
-def _reader(seed: int, *, rows: int = 1) -> Reader:
+def _reader(seed: int, *, rows: int = 1, width: int = WIDTH) -> Reader:
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((40, INPUTS)) * rng.uniform(0.2, 2.0, INPUTS)
     inputs[:, :WIDTH] += inputs[:, WIDTH : 2 * WIDTH]  # what is left can make up for some
     weight = rng.standard_normal((OUTPUTS, INPUTS))
     hessian = inputs.T @ inputs / 40 + 0.01 * np.eye(INPUTS)
     energy = float(np.trace(weight @ hessian @ weight.T))
-    places = np.arange(INPUTS).reshape(rows, UNITS // rows, WIDTH)
+    places = np.arange(INPUTS).reshape(rows, -1, width)
     return Reader(weight=weight, hessian=hessian, energy=energy, places=places)
 
 
@@ -41,21 +41,23 @@ def test_a_fit_without_inputs_is_the_least_objective() -> None:
     assert np.abs(np.delete(slope, gone, axis=1)).max() < 1e-12
 
 
-def test_the_loss_told_is_that_of_the_fit() -> None:
-    readers = [_reader(1), _reader(2)]
-    ladder = descend(readers, np.zeros((1, UNITS)), (5, 3, 2), "obs")
-    assert ladder.order.shape == (1, 4)
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_the_loss_told_is_that_of_the_fit(width: int) -> None:
+    readers, units = [_reader(1, width=width), _reader(2, width=width)], INPUTS // width
+    ladder = descend(readers, np.zeros((1, units)), (units - 1, 2), "obs")
+    assert ladder.order.shape == (1, units - 2)
     for count, loss in zip(ladder.counts, ladder.losses, strict=True):
         kept = ladder.kept(count)[0]
         assert len(kept) == count
-        gone = readers[0].places[0, np.setdiff1d(np.arange(UNITS), kept)].reshape(-1)
+        gone = readers[0].places[0, np.setdiff1d(np.arange(units), kept)].reshape(-1)
         assert loss == pytest.approx(sum(_loss(reader, gone) for reader in readers), rel=1e-9)
 
 
-def test_the_first_to_go_is_the_one_that_loses_least() -> None:
-    reader = _reader(3)
-    losses = [_loss(reader, reader.places[0, unit]) for unit in range(UNITS)]
-    ladder = descend([reader], np.zeros((1, UNITS)), (5,), "obs")
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_first_to_go_is_the_one_that_loses_least(width: int) -> None:
+    reader, units = _reader(3, width=width), INPUTS // width
+    losses = [_loss(reader, reader.places[0, unit]) for unit in range(units)]
+    ladder = descend([reader], np.zeros((1, units)), (units - 1,), "obs")
     assert ladder.order.tolist() == [[int(np.argmin(losses))]]
 
 
@@ -67,6 +69,17 @@ def test_one_by_one_is_near_the_best_of_all_choices() -> None:
         for gone in itertools.combinations(range(UNITS), 3)
     ]
     assert ladder.losses[-1] <= np.quantile(every, 0.1)
+
+
+def test_of_two_that_are_alike_one_stays() -> None:
+    whole = _reader(7)
+    gram = np.kron(np.ones((2, 2)), whole.hessian[:6, :6]) + 1e-6 * np.eye(INPUTS)
+    twins = Reader(
+        weight=whole.weight, hessian=gram, energy=1.0, places=np.arange(INPUTS).reshape(1, -1, 1)
+    )
+    ladder = descend([twins], np.zeros((1, INPUTS)), (6,), "obs")
+    assert sorted(ladder.kept(6)[0] % 6) == [0, 1, 2, 3, 4, 5]
+    assert ladder.losses[0] < 1e-4 * np.trace(twins.weight @ gram @ twins.weight.T)
 
 
 def test_each_row_loses_as_many_units_of_its_own() -> None:
