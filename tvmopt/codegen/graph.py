@@ -7,6 +7,7 @@ this file takes apart is lowering's contract with codegen and concerns no pass.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -126,6 +127,22 @@ def _view(func: tirx.PrimFunc, dtype: str) -> View | None:
     return View(kind=kind, offset=tensor_bytes(dtype, (offset,)))
 
 
+def _check_types(func: tirx.PrimFunc, given: list[Tensor], place: str) -> None:
+    """Raise where a kernel would read or write another type than a tensor has.
+
+    TVM checks no call_tir, and an artefact's kernels check nothing.
+    """
+    for param, tensor in zip(func.params, given, strict=True):
+        extents = [int(extent) for extent in param.shape if isinstance(extent, tirx.IntImm)]
+        wanted = str(param.dtype)
+        fits = len(extents) < len(param.shape) or prod(extents) == prod(tensor.shape)
+        if wanted != tensor.dtype or not fits:
+            raise UnsupportedError(
+                f"{place}: {param.name} must be {wanted} {extents}, got {tensor.dtype} "
+                f"{list(tensor.shape)}"
+            )
+
+
 class _Reader:
     """Walks the bindings of "main" once, top to bottom."""
 
@@ -194,12 +211,14 @@ class _Reader:
         func = self.mod[name]
         if name not in self.kernels:
             self.kernels[name] = read_kernel(name, func)
+        inputs = tuple(self._one(arg, place) for arg in call.args[1].fields)
+        _check_types(func, [*inputs, *outputs], f"{place}: {name}")
         inplace = (func.attrs or {}).get("tvmopt.inplace", ()) if len(outputs) == 1 else ()
         self.graph.calls.append(
             Call(
                 layer=var.name,
                 kernel=self.kernels[name],
-                inputs=tuple(self._one(arg, place) for arg in call.args[1].fields),
+                inputs=inputs,
                 outputs=tuple(outputs),
                 inplace=tuple(int(i) for i in inplace),
                 view=_view(func, outputs[0].dtype),
