@@ -232,11 +232,11 @@ def test_a_kernel_that_reads_another_type_is_refused(
     make: SimpleNamespace, target: CpuTarget
 ) -> None:
     # Nothing checks a call_tir, and a kernel would take the bytes for what it was made for.
-    wide = relax.const(np.ones((2, 2), np.int64))
+    whole = relax.const(np.ones((2, 2), np.int32))
     add = make.elementwise(lambda a, b: a + b, (2, 2), inputs=2)
     builder = make.Builder(x=(2, 2))
-    mod = builder.module(lambda x: builder.call(add, [x, wide], (2, 2), name="add"))
-    with pytest.raises(UnsupportedError, match=r"must be float32 \[2, 2\], got int64 \[2, 2\]"):
+    mod = builder.module(lambda x: builder.call(add, [x, whole], (2, 2), name="add"))
+    with pytest.raises(UnsupportedError, match=r"must be float32 \[2, 2\], got int32 \[2, 2\]"):
         codegen.build(mod, target, codegen.BuildMeta())
 
 
