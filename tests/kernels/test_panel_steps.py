@@ -54,6 +54,14 @@ def test_chains_of_seldom_large_weights_have_few_empty_places() -> None:
     assert panel_steps(dense, RUNS, 2).count <= blocks + 2 * len(dense)
 
 
+def test_panels_are_filled_up_to_what_a_kernel_takes_at_once() -> None:
+    dense = sparse(7, 0.3)
+    steps = panel_steps(dense, RUNS, multiple=4)
+    assert not (np.diff(steps.panels[:, 0]) % 4).any()
+    assert steps.count <= dense.any((3, 4)).sum() + 3 * len(dense)
+    assert np.array_equal(restored(steps, dense.shape), dense)
+
+
 def test_far_offsets_have_32_bits() -> None:
     dense = sparse(6, 0.5)
     assert panel_steps(dense, RUNS).offsets.dtype == np.uint16

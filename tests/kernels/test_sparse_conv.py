@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from tvmopt.kernels import sparse_conv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue, Operand, Step
 from tvmopt.kernels.sparse_conv import SparseConvConfig, SparseConvSite
+from tvmopt.kernels.tile import FMA_LATENCY
 from tvmopt.targets.description import CpuTarget
 
 BIASED = Epilogue((Operand.CHANNEL,), (Step("add", (0, 1)), Step("max", (2, 0.0))))
@@ -21,6 +23,7 @@ PRODUCT = ConvSite(
 SITES = {
     "product": PRODUCT,
     "one row": replace(PRODUCT, width=1),
+    "two rows": replace(PRODUCT, width=2),
     # A line of 11 pixels that no tile divides: each row finds its own place.
     "3x3": ConvSite(
         batch=2,
@@ -98,6 +101,23 @@ def test_the_hot_loop_neither_spills_nor_gathers_addresses(
         assert not loop.calls
         # Addresses are not put together in vectors and taken apart again.
         assert not loop.count(r"vpextr|vpaddd")
+
+
+@pytest.mark.parametrize("machine", ["AVX2", "AVX512", "NEON"])
+def test_the_sums_of_a_single_row_do_not_wait_for_each_other(
+    kit: SimpleNamespace, machine: str
+) -> None:
+    target, conv = getattr(kit, machine), replace(PRODUCT, width=1)
+    site, how, _ = made(conv, pruned(conv, 0.5), 1, target)
+    assert how.sets * how.tile.vectors >= FMA_LATENCY * target.fma_per_cycle
+    loops = kit.hot_loops(sparse_conv.sparse_conv(site, how, "kernel"), target)
+    sums = {
+        re.split(r"[\s,.]+", line)[1 if machine == "NEON" else -1]
+        for loop in loops
+        for line in loop.code
+        if re.match(r"vfmadd\w+ps|fmla", line)
+    }
+    assert len(sums) >= how.sets * how.tile.vectors
 
 
 def test_an_arm_build_multiplies_and_adds_in_one(kit: SimpleNamespace) -> None:

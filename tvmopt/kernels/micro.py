@@ -56,22 +56,32 @@ class Accumulators:
         place: Callable[[Expr], Expr],
         row: Callable[[int, Expr], Expr],
         columns: Callable[[Expr, int], Expr],
+        sets: int = 1,
     ) -> None:
         """Emit the products of steps whose inputs lie where a list says.
 
         Args:
-            extent: Steps.
+            extent: Steps, a multiple of ``sets``.
             place: Gives a step's place.
             row: Gives the scalar of row i at a place.
             columns: Gives the v-th vector of the columns at a step.
+            sets: Sums that take the steps in turn: with few of them, a multiply-add would wait for
+                the one before.
         """
-        with T.serial(extent) as step:
-            at = bind(place(step))
-            right = [bind(columns(step, v)) for v in range(self.tile.vectors)]
+        more = [Accumulators(self.tile) for _ in range(sets - 1)]
+        with T.serial(extent // sets if more else extent) as turn:
+            for number, held in enumerate([self, *more]):
+                step = turn * sets + number if more else turn
+                at = bind(place(step))
+                right = [bind(columns(step, v)) for v in range(self.tile.vectors)]
+                for i in range(self.tile.rows):
+                    left = bind(self.vector.splat(row(i, at)))
+                    for v in range(self.tile.vectors):
+                        held._set(i, v, held.value(i, v) + left * right[v])
+        for held in more:
             for i in range(self.tile.rows):
-                left = bind(self.vector.splat(row(i, at)))
                 for v in range(self.tile.vectors):
-                    self._set(i, v, self.value(i, v) + left * right[v])
+                    self._set(i, v, self.value(i, v) + held.value(i, v))
 
     def write(
         self,

@@ -39,7 +39,9 @@ class PanelSteps:
         return len(self.offsets)
 
 
-def panel_steps(dense: np.ndarray, runs: np.ndarray, depth: int = 1) -> PanelSteps:
+def panel_steps(
+    dense: np.ndarray, runs: np.ndarray, depth: int = 1, multiple: int = 1
+) -> PanelSteps:
     """Return the blocks of a dense packing that are not zero.
 
     A weight without any keeps ``depth`` blocks of zeros, so that no tensor is empty.
@@ -50,6 +52,7 @@ def panel_steps(dense: np.ndarray, runs: np.ndarray, depth: int = 1) -> PanelSte
         depth: Steps whose sums are added up in 16 bits (bins.py). Where it is above 1, dense holds
             7-bit integers in groups of 4; each panel then has a multiple of so many steps, some of
             them zeros.
+        multiple: Steps that a kernel takes at once: zeros fill each panel up to a multiple of it.
     """
     group = dense.shape[-1]
     kept = np.asarray(dense.any((3, 4)))
@@ -60,6 +63,8 @@ def panel_steps(dense: np.ndarray, runs: np.ndarray, depth: int = 1) -> PanelSte
         lists[0] = np.zeros((depth, *dense.shape[3:]), dense.dtype), np.zeros(depth, np.int32)
     elif depth > 1:
         lists = _chains(lists, depth)
+    if multiple > 1:
+        lists = [_filled(weights, at, -len(at) % multiple) for weights, at in lists]
     offsets = np.concatenate([places for _, places in lists])
     starts = np.cumsum([0, *(len(places) for _, places in lists)])
     return PanelSteps(
@@ -67,6 +72,12 @@ def panel_steps(dense: np.ndarray, runs: np.ndarray, depth: int = 1) -> PanelSte
         offsets=offsets.astype(np.uint16 if offsets.max() <= UINT16_HIGH else np.int32),
         panels=np.stack([starts, [*order, 0]], axis=1).astype(np.int32),
     )
+
+
+def _filled(weights: np.ndarray, places: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a panel's steps with so many of zeros behind them."""
+    zeros = np.zeros((more, *weights.shape[1:]), weights.dtype)
+    return np.concatenate([weights, zeros]), np.concatenate([places, np.zeros(more, np.int32)])
 
 
 def balanced(counts: np.ndarray) -> list[int]:

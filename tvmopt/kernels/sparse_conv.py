@@ -4,6 +4,9 @@ The loops are those of conv.py, but along k only the steps that are not zero are
 column of weights (one register tile wide) and its place in the input. A product is the convolution
 of one line of m pixels by 1x1.
 
+A tile of one or two rows has too few sums to hide the latency of a multiply-add: it gets several
+sets of them, which take the steps in turn and are added up at the end.
+
 Source: the register tile of conv.py over the lists of panel_steps.py; derived here.
 """
 
@@ -22,7 +25,7 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
-from tvmopt.kernels.tile import FMA_LATENCY, MAX_ROWS, Tile, panel_columns, panels
+from tvmopt.kernels.tile import FMA_LATENCY, LOADS_PER_CYCLE, MAX_ROWS, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
@@ -60,11 +63,19 @@ class SparseConvConfig:
         tile: The register tile; its columns are a block's.
         rows: Blocks of pixels; one runs against all panels while it lies in level 2.
         parallel: Whether blocks are shared out among threads.
+        sets: Sets of sums; each panel has a multiple of so many steps.
     """
 
     tile: Tile
     rows: RowBlocks
     parallel: bool
+    sets: int = 1
+
+
+def sets_of(conv: ConvSite, width: int, target: CpuTarget) -> int:
+    """Return the sets of sums of a convolution of so few rows that one tile holds them all."""
+    sums = conv.rows * width
+    return max(1, FMA_LATENCY * target.fma_per_cycle // sums) if conv.rows <= 2 else 1
 
 
 def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseConvConfig | None:
@@ -82,37 +93,45 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
     free = target.vector_registers - 1 - width
     most, line = min(conv.rows, MAX_ROWS + 2, free // width), Image(conv).line
 
+    sets = sets_of(conv, width, target)
+
     def spent(rows: int) -> float:
-        return -(-conv.rows // rows) * _tiles(conv, Tile(rows, width * lanes, lanes), steps, target)
+        tile = Tile(rows, width * lanes, lanes)
+        return -(-conv.rows // rows) * _tiles(conv, tile, sets, steps, target)
 
     # Where a tile crosses the end of a line, each row has an address of its own.
     possible = [r for r in range(1, most + 1) if r <= MAX_ROWS or not line or line % r == 0]
+    possible = possible if sets == 1 else [conv.rows]
     tile = Tile(min(possible, key=spent), width * lanes, lanes)
     row_bytes = (conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels) * 4
     weights = steps * (tile.columns * 4 + 2)
     return SparseConvConfig(
         tile=tile,
         rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
-        parallel=worth_threads(conv.rows * steps * tile.columns),
+        parallel=worth_threads(conv.rows * steps * tile.columns, weights),
+        sets=sets,
     )
 
 
 def cycles(site: SparseConvSite, how: SparseConvConfig, target: CpuTarget) -> float:
     """Return the predicted cycles of one core."""
-    work = how.rows.total * _tiles(site.conv, how.tile, site.steps, target)
-    fetch = cost.stream_cycles(site.steps * (how.tile.columns * 4 + 2), target) * how.rows.count
+    work = how.rows.total * _tiles(site.conv, how.tile, how.sets, site.steps, target)
+    size = site.steps * (how.tile.columns * 4 + 2)
+    fetch = cost.weight_cycles(size, how.rows.count, target)
     copied = cost.stream_cycles(2 * Image(site.conv).scratch_bytes, target)
     return cost.CALL_CYCLES + max(work, fetch) + copied
 
 
-def _tiles(conv: ConvSite, tile: Tile, steps: int, target: CpuTarget) -> float:
+def _tiles(conv: ConvSite, tile: Tile, sets: int, steps: int, target: CpuTarget) -> float:
     """Return the cycles of one tile of every panel."""
     number, later = len(panels(conv.out_channels, tile)), len(conv.epilogue.steps)
     elementwise = tile.rows * tile.vectors * cost.STEP_CYCLES * later * (1 - cost.HIDDEN_STEPS)
     ends = tile.ends(Image(conv).line, later) + LIST_CYCLES + elementwise
     tight = tile.rows * tile.vectors <= FMA_LATENCY * target.fma_per_cycle
-    step = tile.cycles(1, target) + STEP_CYCLES + TIGHT_CYCLES * tight
-    return number * ends + steps * step
+    # As many rows as all sets have together cost what the sets do.
+    whole = Tile(tile.rows * sets, tile.columns, tile.lanes).cycles(1, target) / sets
+    step = max(whole, (tile.rows + tile.vectors) / LOADS_PER_CYCLE)
+    return number * ends + steps * (step + STEP_CYCLES + TIGHT_CYCLES * tight)
 
 
 def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> PanelSteps:
@@ -123,7 +142,8 @@ def pack(weight: np.ndarray, conv: ConvSite, width: int, target: CpuTarget) -> P
     lines = image.starts()
     flat = weight.reshape(conv.out_channels, len(lines), -1)
     cut = flat[panel_columns(conv.out_channels, tile)]  # (panels, columns, lines, run)
-    return panel_steps(cut.transpose(0, 2, 3, 1)[..., None], lines)
+    dense = cut.transpose(0, 2, 3, 1)[..., None]
+    return panel_steps(dense, lines, multiple=sets_of(conv, width, target))
 
 
 def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.PrimFunc:
@@ -160,6 +180,7 @@ def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.
                     lambda step, v: sums.vector.load(
                         w, (first + step) * tile.columns + v * tile.lanes
                     ),
+                    how.sets,
                 )
                 column = bind(tirx.min(panel * tile.columns, conv.out_channels - tile.columns))
                 sums.write(
