@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
 from tvmopt.kernels import cost
-from tvmopt.schedule.expressions import Axis, flat, linear, loads, variables
+from tvmopt.schedule.expressions import Axis, flat, linear, loads, structural_key, variables
 from tvmopt.schedule.nests import Body
 from tvmopt.schedule.stages import Program, shape
 from tvmopt.targets.description import CpuTarget
@@ -85,13 +85,20 @@ def _work(body: Body, target: CpuTarget) -> float:
             varying.add(var)
             live.append(value)
     live += body.values
-    strides = [
-        linear(flat(list(load.indices), shape(load.source)), named).stride(axis.var)
+    # What is read twice at one place is loaded once.
+    places = {
+        (load.source, structural_key(list(load.indices))): load
         for value in live
         for load in loads(value)
+    }
+    strides = [
+        linear(flat(list(load.indices), shape(load.source)), named).stride(axis.var)
+        for load in places.values()
     ]
     scattered = sum(stride not in (0, 1) for stride in strides)
-    vectors = sum(map(_operations, live)) + strides.count(1) + (not stage.start)
+    products = frozenset(var for var, value in body.bindings if isinstance(value, tirx.Mul))
+    operations = sum(_operations(value, products) for value in live)
+    vectors = operations + strides.count(1) + (not stage.start)
     each = vectors / (ISSUED * target.lanes(32)) + scattered * SCATTERED_CYCLES
     return stage.steps * each
 
@@ -112,19 +119,26 @@ def _contiguous(body: Body, axis: Axis) -> bool:
     return 1 in strides and all(stride in (0, 1) for stride in strides)
 
 
-def _operations(value: Expr) -> int:
+def _operations(value: Expr, products: frozenset[tirx.Var]) -> int:
     """Return the arithmetic operations of an expression, those of its loads' places left out.
 
     A product and the sum it goes into are one.
+
+    Args:
+        value: The expression.
+        products: Names of products.
     """
     zero = tirx.const(0, "int64")
     bare = tvm_ffi.structural_mutate(value, (TensorLoad, lambda _load, _mutator: zero))
     found: list[Expr] = []
     tvm_ffi.structural_walk(bare, (_ARITHMETIC, found.append))
+
+    def is_product(node: Expr) -> bool:
+        return isinstance(node, tirx.Mul) or (isinstance(node, tirx.Var) and node in products)
+
     divisions = sum(isinstance(node, tirx.Div) for node in found)
     fused = sum(
-        isinstance(node, tirx.Add | tirx.Sub)
-        and (isinstance(node.a, tirx.Mul) or isinstance(node.b, tirx.Mul))
+        isinstance(node, tirx.Add | tirx.Sub) and (is_product(node.a) or is_product(node.b))
         for node in found
     )
     return len(found) - fused + (DIVISION - 1) * divisions
