@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/tvmopt demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check .

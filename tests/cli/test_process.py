@@ -94,6 +94,10 @@ def test_an_interrupted_bench_leaves_no_process(small_so: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, printed, said) == (130, b"", b"")
+    for _ in range(100):  # they end by themselves, a moment after their parent
+        if not workers(process.pid):
+            break
+        time.sleep(0.1)
     assert not workers(process.pid)
 
 
