@@ -32,7 +32,7 @@ class Candidate:
             else one.
         readers: The layers that read it, and of the inputs of each those of every unit, (rows,
             units, width).
-        made: (rows, units): the share of the square of the producers' weights.
+        made: (rows, units): the share of the square of the weights that produce each.
         counts: How many units a row may keep, descending.
         layers: The names of all layers that it is in.
         touched: The names of all bindings that hold it, and of its layers.
@@ -128,7 +128,7 @@ def _candidate(
         readers.append((layer, _inputs(layer, _by_row(port, heads))))
     rows = heads.size if heads is not None else 1
     made = np.zeros((rows, group.size))
-    for port in group.producers:
+    for port in (*group.producers, *group.through):
         weight = channels.weight(port)
         square = np.square(weight, dtype=np.float64)
         square = square.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != port.axis))

@@ -31,6 +31,8 @@ class PruneChannelsOptions:
         ridge: Pull towards the weights as they were, as a share of the inputs' mean square, in
             (0, 1].
         rows: About how many rows of each layer's inputs are looked at, at least 1.
+        most_inputs: Channels that a layer with more weights an output reads stay, at least 1: the
+            memory grows with the square.
         seed: Of the choice of rows, at least 0.
         layers: Patterns of the names of layers that may lose outputs.
         skip: Layers that stay as they are, by name, and why.
@@ -48,6 +50,7 @@ class PruneChannelsOptions:
     repair: bool = True
     ridge: float = 0.01
     rows: int = 8192
+    most_inputs: int = 8192
     seed: int = 0
     layers: tuple[str, ...] = ("*",)
     skip: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +65,6 @@ class PruneChannelsOptions:
                 raise OptionError(f"{name} must be one of {names}, got {getattr(self, name)!r}")
         if not 0.0 < self.ridge <= 1.0:
             raise OptionError(f"ridge must be in (0, 1], got {self.ridge!r}")
-        for name, least in (("align", 1), ("rows", 1), ("seed", 0)):
+        for name, least in (("align", 1), ("rows", 1), ("most_inputs", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)!r}")

@@ -36,7 +36,7 @@ from tvmopt.passes.prune.channel_fit import FitOptions, dense_moments, fit_reade
 from tvmopt.passes.prune.channel_groups import ChannelGroup, Channels
 from tvmopt.passes.prune.channel_loss import Importance, Ladder, Reader, descend
 from tvmopt.passes.prune.channel_options import PruneChannelsOptions
-from tvmopt.passes.prune.float_layers import float_layers
+from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
 from tvmopt.passes.prune.take_channels import take_channels, taken_outputs
 from tvmopt.passes.quantize.hessian import regularized
 from tvmopt.passes.quantize.layers import check_patterns
@@ -137,7 +137,7 @@ class PruneChannels:
         found = []
         for group, candidate in find_candidates(
             channels,
-            {layer.name: which for layer, which in layers.items()},
+            {layer.name: self._usable(which) for layer, which in layers.items()},
             align=self.options.align,
             most=self.options.most,
             leave=leave,
@@ -147,6 +147,14 @@ class PruneChannels:
             else:
                 self._note_group(group, applied=False, reason=candidate)
         return found
+
+    def _usable(self, layer: FloatLayer | str) -> FloatLayer | str:
+        """Return a layer; or why it cannot be fitted."""
+        most = self.options.most_inputs
+        if isinstance(layer, str):
+            return layer
+        inputs = layer.layer.weight.size // layer.layer.outputs
+        return f"it reads {inputs} inputs, more than {most}" if inputs > most else layer
 
     def _paying(
         self, channels: Channels, candidates: Sequence[Candidate]

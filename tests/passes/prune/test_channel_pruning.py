@@ -168,6 +168,13 @@ def test_counts_are_multiples_of_what_they_are_aligned_to(net: tvm.IRModule) -> 
     assert any(d.reason == "of 16 channels no multiple of 16 can go" for d in report.decisions)
 
 
+def test_what_a_layer_of_too_many_inputs_reads_stays(net: tvm.IRModule) -> None:
+    pruned, report, _ = _prune(net, None, None, allocation="uniform", ratio=0.5, most_inputs=20)
+    assert _shapes(pruned) == {"stem": (16, 8), "up": (8, 32), "down": (32, 8), "head": (8, 4)}
+    reasons = {d.site: d.reason for d in report.decisions if not d.applied}
+    assert reasons["up"] == "down: it reads 32 inputs, more than 20"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -179,6 +186,7 @@ def test_counts_are_multiples_of_what_they_are_aligned_to(net: tvm.IRModule) -> 
         ({"ridge": 0.0}, r"ridge must be in \(0, 1\], got 0.0"),
         ({"align": 0}, "align must be at least 1, got 0"),
         ({"rows": 0}, "rows must be at least 1, got 0"),
+        ({"most_inputs": 0}, "most_inputs must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
