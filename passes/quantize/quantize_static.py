@@ -61,6 +61,7 @@ from tvmopt.report import Report
 
 # A bias takes at most half of an accumulator, and the products, some 33,000 of 255 * 127, the rest.
 _MOST_BIAS = 2.0**30
+_FINER = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +74,8 @@ class QuantizeStaticOptions:
         sensitive_bits: The fewest for depthwise, first and last layers, from 2 to 8.
         weight_granularity: One scale for each output ("channel"), or one ("tensor").
         weight_method: How weights' scales are chosen.
-        activation_bits: Of the activations: 8.
+        activation_bits: Of the activations: 8, or 16, whose zero points are 0 and whose range no
+            search narrows. Layers whose sums may not fit 32 bits then stay in floats.
         activation_symmetric: Whether zero points are 0: int8 instead of uint8.
         activation_range: How activations' ranges are chosen. Model inputs always keep theirs whole.
         percentile: What "percentile" keeps unclipped, in percent, in (50, 100].
@@ -105,18 +107,31 @@ class QuantizeStaticOptions:
                 "weight_granularity must be 'channel' or 'tensor' in integer arithmetic, got "
                 f"{self.weight_granularity!r}; weights by group are stored by QuantizeWeights"
             )
-        if self.activation_bits != 8:
+        if self.activation_bits not in (8, 16):
             raise OptionError(
-                f"activation_bits must be 8, got {self.activation_bits!r}; there are no integer "
-                "kernels for other activations, so leave sensitive layers in floats by 'skip'"
+                f"activation_bits must be 8 or 16, got {self.activation_bits!r}; there are no "
+                "integer kernels for other activations"
             )
-        check_range(self.activation_range, self.percentile, self.activation_levels)
+        check_range(self.range_method, self.percentile, self.activation_levels)
         WeightChoice(levels=symmetric(8), method=self.weight_method)
 
     @property
     def activation_levels(self) -> Levels:
         """The integers of activations."""
-        return symmetric(8) if self.activation_symmetric else unsigned(8)
+        if self.is_symmetric:
+            return symmetric(self.activation_bits)
+        return unsigned(self.activation_bits)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether zero points of activations are 0; kernels take words with no other."""
+        return self.activation_symmetric or self.activation_bits == 16
+
+    @property
+    def range_method(self) -> RangeMethod:
+        """How activations' ranges are chosen: with 16 bits to clip gains nothing."""
+        searches = self.activation_range in ("mse", "entropy")
+        return "minmax" if searches and self.activation_bits == 16 else self.activation_range
 
 
 class QuantizeStatic:
@@ -191,24 +206,24 @@ class QuantizeStatic:
         for name in transposed_convolutions(func):
             self._leave(name, "transposed convolutions have no integer form")
         for one in chosen:
-            if not fits_accumulator(one):
+            if not fits_accumulator(one, options.activation_levels):
                 inputs = one.layer.weight.size // one.layer.outputs
                 self._leave(one.layer.name, f"{inputs} products may not fit a 32-bit sum")
-        return [one for one in chosen if fits_accumulator(one)]
+        return [one for one in chosen if fits_accumulator(one, options.activation_levels)]
 
     def _calibrate(self, mod: tvm.IRModule, flow: IntegerFlow) -> dict[str, forms.Affine]:
         """Return what the integers of each tensor mean whose range is asked for, by its name."""
         options, levels = self.options, self.options.activation_levels
         names = sorted({var.name for var in flow.ranges.values()})
-        counted = options.activation_range in COUNTING
+        counted = options.range_method in COUNTING
         seen = observe(mod, names, self.samples, self.tap, counted=counted, progress=self.progress)
         inputs = {param.name for param in mod["main"].params}
         hows = {}
         for name, stats in seen.items():
             # Inputs often lie on a lattice of 256 values already, which only their range finds.
-            method = "minmax" if name in inputs else options.activation_range
+            method = "minmax" if name in inputs else options.range_method
             low, high = choose_range(stats, method, levels, options.percentile)
-            if options.activation_symmetric:
+            if options.is_symmetric:
                 hows[name] = affine_of(symmetric_grid(np.asarray(max(-low, high)), levels))
             else:
                 hows[name] = affine_of(affine_grid(low, high, levels))
@@ -234,10 +249,22 @@ class QuantizeStatic:
         self.report.add("QuantizeStatic", site, applied=False, reason=reason)
 
 
-def fits_accumulator(chosen: Chosen) -> bool:
-    """Say whether a layer's sums of products, of any input, leave its bias room in 32 bits."""
-    inputs = chosen.layer.weight.size // chosen.layer.outputs
-    return inputs * unsigned(8).high * symmetric(chosen.bits).high < _MOST_BIAS
+def fits_accumulator(chosen: Chosen, levels: Levels) -> bool:
+    """Say whether a layer's sums of products, of any input, leave its bias room in 32 bits.
+
+    Args:
+        chosen: The layer.
+        levels: Of its input. For bytes all weights count as the greatest; words leave no such room,
+            so that there each output's own weights count, half as large again as on a grid that
+            spans them, for a repair may choose a finer one.
+    """
+    layer, greatest = chosen.layer, symmetric(chosen.bits).high
+    inputs = float(layer.weight.size // layer.outputs)
+    if levels.high > unsigned(8).high:
+        rows = np.abs(np.moveaxis(layer.weight, layer.axis, 0).reshape(layer.outputs, -1))
+        peak = np.maximum(rows.max(axis=1), np.finfo(np.float32).tiny)
+        inputs = min(inputs, _FINER * float((rows.sum(axis=1) / peak).max()))
+    return inputs * levels.high * greatest < _MOST_BIAS
 
 
 def with_room_for_bias(grid: Grid, layer: Layer, data: forms.Affine) -> Grid:

@@ -170,3 +170,84 @@ def test_a_bias_in_other_units_is_added_as_a_float(
     r = np.zeros((1, H, W, OUT), np.uint8)
     (got,), _ = execute(kit.module(body, x.shape, r.shape, dtype="uint8"), x, r)
     assert np.array_equal(got, case.reference(x, r) + codes.astype(np.float32) * F32(0.5))
+
+
+WORD, WORD_OUT = np.float32(3e-4), np.float32(0.02)
+
+
+def word_convolution(weight: np.ndarray, *, residual: bool) -> Callable[..., relax.Expr]:
+    """Return a padded 3x3 convolution of words, a relu or a residual, stored as words."""
+    data, how = affine(WORD, 0, "int16"), affine(0.004, 0, "int8")
+
+    def body(emit: object, x: relax.Var, r: relax.Var) -> relax.Expr:
+        real = emit(forms.dequantize(x, data))
+        kernel = emit(forms.dequantize(relax.const(weight), how))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        y = emit(relax.op.nn.conv2d(real, kernel, padding=(1, 1, 1, 1), **layouts), "conv")
+        if residual:
+            y = emit(relax.op.add(y, emit(forms.dequantize(r, affine(SR, 0, "int16")))))
+        else:
+            y = emit(relax.op.nn.relu(y))
+        return emit(forms.quantize(y, affine(WORD_OUT, 0, "int16")))
+
+    return body
+
+
+def word_sums(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    real = np.pad(x.astype(np.int64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(
+        real[:, i : i + H, j : j + W] @ weight[:, i, j].T.astype(np.int64)
+        for i in range(3)
+        for j in range(3)
+    )
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("channels", [C, 5])
+def test_words_are_the_reference_bit_for_bit(
+    kit: SimpleNamespace,
+    execute: Callable[..., tuple[list[np.ndarray], list[str]]],
+    residual: bool,
+    channels: int,
+) -> None:
+    rng = np.random.default_rng(11)
+    weight = rng.integers(-127, 128, (OUT, 3, 3, channels)).astype(np.int8)
+    x = rng.integers(-32768, 32768, (1, H, W, channels)).astype(np.int16)
+    r = rng.integers(-32768, 32768, (1, H, W, OUT)).astype(np.int16)
+    body = word_convolution(weight, residual=residual)
+    (got,), names = execute(kit.module(body, x.shape, r.shape, dtype="int16"), x, r)
+    assert len(names) == 1
+    assert "qs16_qc8w_qs16_" in names[0]
+    step = np.float64(WORD_OUT)
+    unit = F32(np.float64(WORD) * np.float64(F32(0.004)) / step)
+    value = word_sums(x, weight).astype(np.float32) * unit
+    if residual:
+        value = value + r.astype(np.float32) * F32(np.float64(SR) / step)
+    expected = np.clip(np.rint(value), -32768 if residual else 0, 32767).astype(np.int16)
+    assert got.dtype == np.int16
+    assert np.array_equal(got, expected), f"{(got != expected).mean():.2%} differ"
+
+
+@pytest.mark.parametrize(("inputs", "fits"), [(516, True), (517, False)])
+def test_sums_of_words_are_as_full_as_32_bits_and_no_fuller(
+    kit: SimpleNamespace,
+    execute: Callable[..., tuple[list[np.ndarray], list[str]]],
+    inputs: int,
+    fits: bool,
+) -> None:
+    # 516 * 2^15 * 127 = 2147352576 < 2^31 = 2147483648 < 517 * 2^15 * 127.
+    weight = np.full((inputs, 8), 127, np.int8)
+    how, data = affine(0.01, 0, "int8"), affine(WORD, 0, "int16")
+
+    def body(emit: object, x: relax.Var) -> relax.Expr:
+        real = emit(forms.dequantize(x, data))
+        matrix = emit(forms.dequantize(relax.const(weight), how))
+        return emit(relax.op.matmul(real, matrix), "linear")
+
+    x = np.full((3, inputs), -32768, np.int16)
+    (got,), names = execute(kit.module(body, x.shape, dtype="int16"), x)
+    assert any("qs16" in name for name in names) == fits
+    if fits:
+        sums = x.astype(np.int64) @ weight.astype(np.int64)
+        unit = F32(np.float64(WORD) * np.float64(F32(0.01)))
+        assert np.array_equal(got, sums.astype(np.float32) * unit)

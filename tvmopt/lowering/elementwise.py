@@ -34,7 +34,7 @@ UNARY = {
     "relax.nn.gelu_tanh": "gelu_tanh",
 }
 MAX_STEPS = 12  # a longer chain waits on its own latency more than a second pass over memory costs
-STORED = ("uint8", "int8")  # integers that a kernel can store
+STORED = ("uint8", "int8", "int16")  # integers that a kernel can store
 
 
 @dataclass(slots=True)
@@ -169,6 +169,8 @@ def _end(growth: _Growth, node: Node) -> bool:
     x, how = found
     if growth.values.get(x) != growth.program.last or how.scale.ndim or how.dtype not in STORED:
         return False
+    if how.dtype == "int16" and np.any(how.zero_point):
+        return False  # kernels saturate to 16 bits before they add a zero point
     growth.program.output = how
     return True
 
@@ -188,7 +190,7 @@ def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | 
     if array is not None and size == 1:
         return float(array.reshape(()))
     if size == shape[-1] and own[-1:] == shape[-1:]:
-        if array is None and stored is not None and _is_bytes(stored[1]):
+        if array is None and stored is not None and _is_stored(stored[1]):
             return _dequantized(program, Operand.CHANNEL, *stored)
         return program.operand(_channels(arg, array, stored))
     plane = prod(shape[-2:])
@@ -197,14 +199,14 @@ def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | 
     if own != shape:
         return None
     # A tensor that is made later by a kernel of its own will take this operator instead.
-    if stored is not None and _is_bytes(stored[1]) and graph.born(stored[0]) < growth.anchor.index:
+    if stored is not None and _is_stored(stored[1]) and graph.born(stored[0]) < growth.anchor.index:
         return _dequantized(program, Operand.TENSOR, *stored)
     if graph.born(arg) < growth.anchor.index or array is not None:
         return program.operand(Input(kind=Operand.TENSOR, value=arg))
     return None
 
 
-def _is_bytes(how: Affine) -> bool:
+def _is_stored(how: Affine) -> bool:
     """Say whether a kernel can read integers so quantized, and dequantize them by one scale."""
     return not how.scale.ndim and how.dtype in STORED
 

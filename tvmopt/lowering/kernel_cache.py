@@ -68,7 +68,7 @@ def _types(read: str, site: object) -> str:
     epilogue = getattr(site, "epilogue", None)
     if epilogue is None:
         return read
-    stored = {"uint8": "qu8", "int8": "qs8"}.get(epilogue.dtype, "f32")
+    stored = {"uint8": "qu8", "int8": "qs8", "int16": "qs16"}.get(epilogue.dtype, "f32")
     return read if stored == read[-len(stored) :] else f"{read}_{stored}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -21,6 +21,8 @@ from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
 
 TYPES = {"uint8": "qu8", "int8": "qs8"}
+WORDS = {"int16": "qs16"}  # what only the direct form reads
+WORD_LARGEST = 129  # least magnitude of a weight that takes 16 bits
 SPARSE = 0.25  # share of zeros below which no list of blocks is worth looking at
 
 
@@ -72,8 +74,12 @@ def choose_kernel(
         kernels: Makes them.
         types: What the kernel reads, for its name; None takes that from the site.
     """
-    types = types or f"{TYPES[site.dtype]}_qc{weight_bits(site.largest)}w"
+    types = types or f"{(TYPES | WORDS)[site.dtype]}_qc{weight_bits(site.largest)}w"
     task = _Task(site=site, weight=weight, bias=bias, kernels=kernels, types=types)
+    if site.dtype in WORDS:
+        # Its instruction is that of weights beyond 8 bits: it multiplies words.
+        words = replace(site, largest=max(site.largest, WORD_LARGEST))
+        return _direct(replace(task, site=words))[1]()
     candidates = [_direct(task), *_winograd(task), *_sparse(task)]
     return min(candidates, key=lambda candidate: candidate[0])[1]()
 

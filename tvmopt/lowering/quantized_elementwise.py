@@ -39,7 +39,7 @@ def match_quantized_elementwise(
     if how.scale.ndim or how.dtype not in TYPES:
         return None
     tail = match_tail(graph, node, taken, same=_copies(graph, data, how))
-    if tail.program.output is None:
+    if tail.program.output is None or tail.program.output.dtype not in TYPES:
         return None
     make = _elementwise if tail.program.inputs else _table
     shape = ir.static_shape(data)

@@ -16,8 +16,10 @@ from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
-from tvmopt.lowering.quantized_choice import TYPES, choose_kernel
+from tvmopt.lowering.quantized_choice import TYPES, WORDS, choose_kernel
 from tvmopt.lowering.requantize import integer_epilogue, take_bias
+
+LARGEST_SUM = 2.0**31 - 1  # of words: beyond, 32 bits might not hold one
 
 
 def match_quantized_product(
@@ -28,7 +30,7 @@ def match_quantized_product(
     Depthwise convolutions have a faster one of their own, tried before.
     """
     product = forms.match_product(node.value, graph.definition)
-    if product is None or product.codes is None or product.data_how.dtype not in TYPES:
+    if product is None or product.codes is None or product.data_how.dtype not in TYPES | WORDS:
         return None
     found = site_and_weight(product)
     if found is None:
@@ -37,7 +39,10 @@ def match_quantized_product(
     tail = match_tail(graph, node, taken)
     unit = unit_of(product)
     program, bias = take_bias(tail.program, unit.astype(np.float32), conv.out_channels)
-    epilogue, inputs = integer_epilogue(program, unit, limit_of(product, weight, bias))
+    limit = limit_of(product, weight, bias)
+    if product.data_how.dtype in WORDS and limit > LARGEST_SUM:
+        return None
+    epilogue, inputs = integer_epilogue(program, unit, limit)
     site = QConvSite(
         conv=replace(conv, epilogue=epilogue),
         dtype=product.data_how.dtype,

@@ -13,6 +13,7 @@ from tvm import relax
 from tvmopt import forms, ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import DataError, OptionError
+from tvmopt.frontend.onnx import TensorSpec
 from tvmopt.passes.quantize.grid import Grid, symmetric, symmetric_grid
 from tvmopt.passes.quantize.layer_bits import LayerBits
 from tvmopt.passes.quantize.layers import Layer
@@ -386,13 +387,59 @@ def test_values_that_overflow_are_refused_by_name(
         quantize(net(), data=data)
 
 
+def test_words_lose_less_than_bytes(
+    net: Net, quantize: Quantize, make_samples: MakeSamples, cached_tap: Tap
+) -> None:
+    mod, wanted = net(), cached_tap(net(), ["fc"])
+    errors = {}
+    for bits in (8, 16):
+        new, report = quantize(mod, activation_bits=bits)
+        run, name = cached_tap(new, [new["main"].body.body.name]), new["main"].body.body.name
+        gaps = [run(feed)[name] - wanted(feed)["fc"] for feed in make_samples(SHAPE)]
+        errors[bits] = float(np.square(gaps).sum())
+        stored = {str(v.attrs.out_dtype) for _, v in ir.bindings(new["main"]) if _quantizes(v)}
+        assert stored == {"uint8" if bits == 8 else "int16"}
+    # What the weights of 8 bits lose, both lose; what is on top comes of the bytes.
+    assert errors[16] < errors[8]
+    assert all("input int16 of step" in d.reason for d in report.decisions if d.applied)
+
+
+def _quantizes(value: relax.Expr) -> bool:
+    return ir.is_call_to(value, "relax.quantize")
+
+
+def test_words_stay_within_32_bits(build: Build, quantize: Quantize) -> None:
+    rng = np.random.default_rng(3)
+    # 600 weights of the same magnitude count as 127 each: 600 * 127 * 2^15 > 2^30. Of 600 normal
+    # ones the sum is about a quarter of that times what a finer grid may add.
+    even = rng.choice([-1.0, 1.0], (600, 4)).astype("f4")
+    few = even[:100]
+
+    def body(bb: relax.BlockBuilder, x: relax.Expr) -> relax.Expr:
+        wide = bb.emit(op.matmul(x, relax.const(even)), "wide_matmul")
+        part = bb.emit(op.strided_slice(x, [1], [0], [100]), "part")
+        return op.add(wide, bb.emit(op.matmul(part, relax.const(few)), "narrow_matmul"))
+
+    shape = (1, 600)
+    mod = build(body, shape)
+    data = Samples(
+        [TensorSpec(name="x0", dtype="float32", shape=shape)],
+        {"x0": rng.standard_normal((16, 600)).astype("f4")},
+    )
+    _, report = quantize(mod, data=data, activation_bits=16)
+    decided = {d.site: d for d in report.decisions}
+    assert decided["narrow_matmul"].applied
+    assert not decided["wide_matmul"].applied
+    assert decided["wide_matmul"].reason == "600 products may not fit a 32-bit sum"
+
+
 _BAD: Mapping[str, tuple[dict[str, object], str]] = {
     "pattern": ({"layers": ("conv9*",)}, "'conv9.*' must match a layer, .* none of the 4: stem_"),
     "rule": ({"rules": (LayerBits(pattern="nope", bits=4),)}, "'nope' must match a layer"),
     "skip": ({"skip": {"nope": "because"}}, "'nope' must match a layer"),
     "bits": ({"weight_bits": 9}, "weight_bits must be from 2 to 8, got 9"),
     "sensitive": ({"sensitive_bits": 1}, "sensitive_bits must be from 2 to 8, got 1"),
-    "activations": ({"activation_bits": 16}, "activation_bits must be 8, got 16; there are no"),
+    "activations": ({"activation_bits": 12}, "activation_bits must be 8 or 16, got 12; there are"),
     "granularity": ({"weight_granularity": "group"}, "must be 'channel' or 'tensor' .* 'group'"),
     "method": ({"weight_method": "kl"}, "method must be 'max' or 'mse', got 'kl'"),
     "range": ({"activation_range": "kl"}, "the range method must be one of minmax"),
