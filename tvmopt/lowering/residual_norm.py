@@ -112,7 +112,9 @@ def _additions(graph: Graph, node: Node, taken: set[int]) -> _Sum | None:
         if norm is not None:
             return _Sum(tuple(nodes), tuple(terms), norm)
         following = graph.only_user(last.var)
-        if following is None or ir.shape(following.var) != ir.shape(node.var):
+        if following is None or not isinstance(following.var.ty, relax.TensorType):
+            return None  # a tuple of results, for one
+        if ir.shape(following.var) != ir.shape(node.var):
             return None
         nodes.append(following)
 
