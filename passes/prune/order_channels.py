@@ -33,8 +33,9 @@ from tvmopt.passes.prune.layer_order import LayerOrder
 from tvmopt.passes.prune.structures import Goal
 from tvmopt.passes.prune.take_channels import take_channels
 
-_STEPS = 12  # of masks and assignments in turn; what they still gain then is below a percent
-_LEAST = 1e-4  # gain of a step, as a share, below which it is the last
+_STEPS = 8  # of masks and assignments in turn; what they still gain then is below a percent
+_LEAST = 1e-3  # gain of a step, as a share, below which it is the last
+_FEW = 256  # units up to which more than one start is tried
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -149,21 +150,24 @@ def _best_order(ports: Sequence[_Place], column: int | None) -> np.ndarray:
 
 
 def _starts(ports: Sequence[_Place], column: int | None) -> Iterator[np.ndarray]:
-    """Yield orders to begin with: as it is, by size, by size dealt out, and by what sets apart."""
+    """Yield orders to begin with: by what sets units apart, as it is, by size, dealt out."""
     energy = np.concatenate([place.views(column)[0] for place in ports], axis=1)
     count = len(energy)
-    yield np.arange(count)
-    by_size = np.argsort(-energy.sum(axis=1), kind="stable")
-    yield by_size
-    for sets in (2, 4, 8, 16):  # large and small ones side by side, as N:M wants them
-        if count % sets == 0:
-            yield by_size.reshape(sets, -1).T.reshape(-1)
     profile = energy / np.maximum(energy.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     apart = profile - profile.mean(axis=0)
     # The eigenvectors of the products, as there are fewer units than weights of each.
-    _, vectors = np.linalg.eigh((apart @ apart.T).astype(np.float64))
-    for vector in vectors[:, :-3:-1].T:
+    _, vectors = np.linalg.eigh(apart @ apart.T)
+    for vector in vectors[:, : -3 if count <= _FEW else -2 : -1].T:
         yield np.argsort(vector, kind="stable")
+    if count > _FEW:
+        return
+    yield np.arange(count)
+    by_size = np.argsort(-energy.sum(axis=1), kind="stable")
+    yield by_size
+    if any(place.site.inputs_matter for place in ports):
+        for sets in (2, 4, 8, 16):  # large and small ones side by side, as N:M wants them
+            if count % sets == 0:
+                yield by_size.reshape(sets, -1).T.reshape(-1)
 
 
 def _alternate(
