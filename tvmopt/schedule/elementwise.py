@@ -21,6 +21,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.schedule import transpose
 from tvmopt.schedule.expressions import Axis, analyzer, linear, substitute
 from tvmopt.schedule.loops import (
     Values,
@@ -115,6 +116,10 @@ def _tiled(cell: _Cell, across: Axis, work: float, target: CpuTarget) -> None:
     """Emit a cell in tiles of ``across`` and the innermost axis."""
     *outer, inner = cell.axes
     rest = [axis for axis in outer if axis is not across]
+    lanes = target.lanes(transpose.WIDTH_BITS)
+    if transpose.is_transpose(cell.nests, across, inner, lanes):
+        _turned(cell, rest, (across, inner), work, target)
+        return
     tiles = [
         Axis(var=tirx.Var("tile", "int64"), extent=-(-axis.extent // TRANSPOSE_TILE))
         for axis in (across, inner)
@@ -131,6 +136,30 @@ def _tiled(cell: _Cell, across: Axis, work: float, target: CpuTarget) -> None:
         ]
         with T.serial(counts[0]) as i, T.serial(counts[1]) as j:
             _round(cell.nests, {**values, across.var: first[0] + i, inner.var: first[1] + j})
+
+    sweep(axes, tasks_for(work, prod(axis.extent for axis in axes), target), tile)
+
+
+def _turned(
+    cell: _Cell, rest: list[Axis], turned: tuple[Axis, Axis], work: float, target: CpuTarget
+) -> None:
+    """Emit a cell that is a copy in blocks of whole registers; the last ones overlap others."""
+    lanes = target.lanes(transpose.WIDTH_BITS)
+    edges = [max(TRANSPOSE_TILE, lanes) if a.extent >= TRANSPOSE_TILE else lanes for a in turned]
+    tiles = [
+        Axis(var=tirx.Var("tile", "int64"), extent=-(-axis.extent // edge))
+        for axis, edge in zip(turned, edges, strict=True)
+    ]
+    axes = [*rest, *tiles]
+
+    def tile(values: Values) -> None:
+        first = [
+            T.Bind(tirx.min(values[t.var] * edge, index(axis.extent - edge)))
+            for t, axis, edge in zip(tiles, turned, edges, strict=True)
+        ]
+        with T.serial(index(edges[0] // lanes)) as i, T.serial(index(edges[1] // lanes)) as j:
+            places = (T.Bind(first[0] + i * lanes), T.Bind(first[1] + j * lanes))
+            transpose.emit_block(cell.nests[0], *turned, values, places, lanes)
 
     sweep(axes, tasks_for(work, prod(axis.extent for axis in axes), target), tile)
 

@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.ir import Call, Expr, TensorLoad
 
 from tvmopt.kernels import cost
+from tvmopt.schedule import transpose
 from tvmopt.schedule.expressions import Axis, flat, linear, loads, structural_key, variables
 from tvmopt.schedule.nests import Body
 from tvmopt.schedule.stages import Program, shape
@@ -24,6 +25,7 @@ from tvmopt.targets.description import CpuTarget
 
 ISSUED = 2  # vector operations that start in a cycle; loads and stores are as many again
 SCATTERED_CYCLES = 1  # a load of one element where neighbours are not read by the next lanes
+TURNED_CYCLES = 0.4  # an element of a transpose, block by block
 DIVISION = 4  # operations that a division stands for
 
 _ARITHMETIC = (
@@ -75,6 +77,8 @@ def _work(body: Body, target: CpuTarget) -> float:
     axis = _innermost(body)
     if axis is None:
         return 0.0
+    if _is_turned(body, axis, target):
+        return stage.steps * TURNED_CYCLES
     varying = {axis.var, *stage.partials}
     named: dict[tirx.Var, frozenset[tirx.Var]] = {}
     live: list[Expr] = []
@@ -101,6 +105,23 @@ def _work(body: Body, target: CpuTarget) -> float:
     vectors = operations + strides.count(1) + (not stage.start)
     each = vectors / (ISSUED * target.lanes(32)) + scattered * SCATTERED_CYCLES
     return stage.steps * each
+
+
+def _is_turned(body: Body, axis: Axis, target: CpuTarget) -> bool:
+    """Say whether a stage is a transpose as ``transpose.is_transpose`` takes them."""
+    lanes = target.lanes(transpose.WIDTH_BITS)
+    if body.bindings or len(body.values) != 1 or not isinstance(body.values[0], TensorLoad):
+        return False
+    (load,) = body.values
+    width = int(tirx.const(0, str(load.source.dtype)).ty.dtype.bits)
+    form = linear(flat(list(load.indices), shape(load.source)))
+    runs = [other for other in body.stage.spatial if form.stride(other.var) == 1]
+    return (
+        width == transpose.WIDTH_BITS
+        and form.stride(axis.var) not in (0, 1)
+        and axis.extent >= lanes
+        and any(other.extent >= lanes for other in runs)
+    )
 
 
 def _innermost(body: Body) -> Axis | None:
