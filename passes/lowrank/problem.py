@@ -15,7 +15,9 @@ Sources: X. Wang, Y. Zheng, Z. Wan and M. Zhang, "SVD-LLM: truncation-aware sing
 decomposition for large language model compression", ICLR 2025, section 3.1, for whitening; Z. Yuan
 et al., "ASVD: activation-aware singular value decomposition for compressing large language models"
 (2023), for scaling by activations before it. The asymmetric target and the covariance for layers
-with a bias are derived here, from ``quantize.gptq`` and ``quantize.hessian``.
+with a bias are derived here, from ``quantize.gptq`` and ``quantize.hessian``. Tried and left out:
+to scale outputs to equal variance before. At 0.3 of the full ranks MiniLM-L6's embeddings kept a
+cosine of .756 instead of .858, and ResNet-8's separations lost more, too.
 """
 
 from __future__ import annotations
