@@ -12,7 +12,12 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
+from tvmopt.passes.prune.channel_candidates import Candidate, find_candidates
+from tvmopt.passes.prune.channel_effects import changed, output_effects
+from tvmopt.passes.prune.channel_groups import Channels
+from tvmopt.passes.prune.channel_loss import Reader, descend
 from tvmopt.passes.prune.channel_options import PruneChannelsOptions
+from tvmopt.passes.prune.float_layers import float_layers
 from tvmopt.passes.prune.prune_channels import PruneChannels
 from tvmopt.report import Report
 
@@ -112,6 +117,55 @@ def test_refitting_keeps_the_outputs_better(
     without = _prune(net, samples, tap, repair=False, **QUARTER)[0]
     error = {mod: _error(mod, net, samples, tap) for mod in (quarter[0], without)}
     assert 0.0 < error[quarter[0]] < 0.8 * error[without]
+
+
+def test_effects_are_what_the_outputs_lose_over_what_readers_lose(
+    net: tvm.IRModule, samples: Samples, tap: Tap
+) -> None:
+    layers = {layer.name: found for layer, found in float_layers(net, net)}
+    found = find_candidates(
+        Channels(net), layers, align=8, most=0.5, leave=lambda group: "" if group.size > 4 else "no"
+    )
+    candidates = [one for _, one in found if isinstance(one, Candidate)]
+    assert [one.group.name for one in candidates] == ["stem/16", "up/32"]
+    readers = [
+        [
+            Reader(weight=layer.rows(), hessian=np.eye(layer.rows().shape[1]), energy=2.0, places=p)
+            for layer, p in one.readers
+        ]
+        for one in candidates
+    ]
+    ladders = [descend([], one.made, one.counts, "magnitude") for one in candidates]
+    effects = output_effects(net, candidates, readers, ladders, samples, tap, lambda *_: None)
+    # By hand for the hidden units, of which a quarter goes: zeros in the weight that reads them.
+    ((down, places),) = candidates[1].readers
+    gone = np.setdiff1d(np.arange(HIDDEN), ladders[1].kept(24)[0])
+    assert np.array_equal(places[0, gone, 0], gone)
+    rows = down.rows()
+    lost = np.sum(np.square(rows[:, gone])) / 2.0
+    rows[:, gone] = 0.0
+    without = changed(net, dict(down.changes(rows)))
+    energy = _error(without, net, samples, tap) / _energy(net, samples, tap)
+    # Sums of some dozens of float32 products: 1e-6 each, and squares of their differences.
+    assert effects[1] == pytest.approx(energy / lost, rel=1e-4)
+
+
+def _energy(mod: tvm.IRModule, samples: Samples, tap: Tap) -> float:
+    run = tap(mod, ["head_sum"])
+    return float(np.mean([np.square(run(feed)["head_sum"]) for feed in samples]))
+
+
+def test_the_share_of_time_is_taken_where_the_outputs_lose_least(
+    quarter: Pruned, net: tvm.IRModule, samples: Samples, tap: Tap
+) -> None:
+    pruned, _, _ = _prune(net, samples, tap, ratio=0.2, align=4)
+    share = 1.0 - sum(_macs(pruned).values()) / sum(_macs(net).values())
+    assert 0.2 <= share < 0.4
+    # Per product that goes, it loses no more than a quarter of every group does.
+    loss = {mod: _error(mod, net, samples, tap) for mod in (pruned, quarter[0])}
+    whole = sum(_macs(net).values())
+    saved = {mod: 1.0 - sum(_macs(mod).values()) / whole for mod in loss}
+    assert loss[pruned] / saved[pruned] <= loss[quarter[0]] / saved[quarter[0]]
 
 
 def test_the_dense_net_is_left_as_it_was(net: tvm.IRModule) -> None:
