@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tvmopt import runtime
+from tvmopt import Recipe, runtime
+from tvmopt.cli.demo import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,14 @@ def test_recipes_are_looked_up_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_compressed_by_itself_exists() -> None:
+    assert set(RECIPES) <= set(Recipe.names())
+
+
 @pytest.mark.slow
 def test_the_demo_measures_and_reports(tvmopt: Callable, folder: Path) -> None:
-    ended = tvmopt("demo", "--output", folder, "--seconds", 0.3, "--recipe", "int8", "--json")
+    recipes = ("--recipe", "int8", "--recipe", "sparse-int8")
+    ended = tvmopt("demo", "--output", folder, "--seconds", 0.3, *recipes, "--json")
     assert ended.code == 0, ended.err
     demo = ended.document
     ours = demo["quality"][0]
@@ -80,7 +86,7 @@ def test_the_demo_measures_and_reports(tvmopt: Callable, folder: Path) -> None:
 
 
 def _check_compressed(compressed: list[dict], folder: Path) -> None:
-    (int8,) = compressed
+    int8, sparse = compressed
     assert (int8["recipe"], int8["samples"], int8["images"]) == ("int8", 512, 10_000)
     # Some 20 of 10,000 images change sides; that is noise of 0.05 points.
     assert abs(int8["drop"]) < 0.003
@@ -95,6 +101,19 @@ def _check_compressed(compressed: list[dict], folder: Path) -> None:
     assert int8["bytes"] == (folder / "model-int8.so").stat().st_size
     assert int8["weights_bytes"] == manifest["weights_bytes"]
     assert (folder / "model-int8.h").is_file()
+    _check_sparse(sparse, int8, runtime.read_manifest(folder / sparse["file"]))
+
+
+def _check_sparse(sparse: dict, int8: dict, manifest: dict) -> None:
+    assert (sparse["recipe"], sparse["samples"]) == ("sparse-int8", 512)
+    # Half of the weights are missing, and no label was looked at: some 100 of 10,000 images.
+    assert sparse["drop"] < 0.02
+    assert sparse["weights_bytes"] < int8["weights_bytes"]
+    assert sparse["predicted_cycles"][1] < int8["predicted_cycles"][1]
+    assert any("sparse" in layer["kernel"] for layer in manifest["layers"])
+    shares = [layer["sparsity"][1] for layer in manifest["recipe"]["result"]]
+    # Blocks are counted whole, and a seventh of a tenth of the others is rounded to zero.
+    assert max(shares) == pytest.approx(0.5, abs=0.06)
 
 
 def _check_artefact(folder: Path) -> None:

@@ -16,7 +16,10 @@ from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeightsOptions
 
-NAMES = ("bf16", "fp16", "int8", "int8-dynamic", "w4", "w4-dynamic", "w4a8", "w5a8", "w8")
+NAMES = (
+    *("bf16", "fp16", "int8", "int8-dynamic", "sparse-int8"),
+    *("w4", "w4-dynamic", "w4a8", "w5a8", "w8"),
+)
 STATIC = '[[pass]]\nname = "quantize-static"\n'
 
 

@@ -9,6 +9,8 @@ import typer
 
 from tvmopt.cli import flags
 
+RECIPES = ("int8", "w4a8", "sparse-int8")
+
 
 def demo(
     output: Annotated[
@@ -21,7 +23,7 @@ def demo(
             "--recipe",
             metavar="NAME",
             help="Compress by this one, too; may come several times.",
-            show_default="int8 and w4a8",
+            show_default=", ".join(RECIPES),
         ),
     ] = None,
     threads: flags.Threads = 1,
@@ -39,7 +41,7 @@ def demo(
 
     described = run_demo(
         output,
-        recipes=recipe or ["int8", "w4a8"],
+        recipes=recipe or list(RECIPES),
         threads=threads,
         target=target,
         seconds=seconds,
