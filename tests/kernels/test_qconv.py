@@ -169,6 +169,32 @@ def test_fewer_bits_add_more_steps_in_16_bits(largest: int, depth: int) -> None:
     assert depth * 2 * 255 * largest <= 2**15 - 1
 
 
+@pytest.mark.parametrize(("steps", "depth"), [(16, 8), (18, 9), (7, 7), (13, 9), (384, 8)])
+def test_a_depth_that_divides_the_steps_is_taken_where_it_is_nearly_as_great(
+    steps: int, depth: int
+) -> None:
+    how = dot.evenly(dot.choose_dot(get("x86-64-v3"), 7), steps)
+    assert (how.narrow, how.depth) == (True, depth)
+
+
+@pytest.mark.parametrize("largest", [7, 64, 127])
+def test_a_cache_line_of_the_next_panel_is_fetched_once_a_step(
+    kit: SimpleNamespace, largest: int
+) -> None:
+    site = product(49, 2048, 512, largest)
+    how = qconv.config(site, kit.AVX2)
+    assert how.prefetch
+    assembly = kit.build(qconv.qconv(site, how, "k"), kit.AVX2).inspect_source("asm")
+    multiply = "vpmaddwd" if largest > dot.PAIR_LIMIT else "vpmaddubsw"
+    fetching = [loop for loop in kit.inner_loops(assembly) if loop.count("prefetch")]
+    assert fetching
+    for loop in fetching:
+        steps = loop.count(multiply) / (how.tile.rows * how.tile.vectors)
+        assert loop.count("prefetch") == steps
+        # Where to fetch needs no division.
+        assert not loop.count("imul")
+
+
 def test_weights_of_more_than_eight_bits_are_multiplied_in_16() -> None:
     for target in ("x86-64-v3", "zen4", "neoverse-v1"):
         assert dot.choose_dot(get(target), 255).activation == "int16"

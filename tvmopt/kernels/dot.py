@@ -99,6 +99,18 @@ def chained_dot(target: CpuTarget, largest: int) -> Dot | None:
     return replace(plain, multiplies=1.5, instructions=2.75, depth=2, chained=True)
 
 
+def evenly(dot: Dot, steps: int) -> Dot:
+    """Return ``dot`` with a depth that divides ``steps`` where one is nearly as great.
+
+    All loops between two widenings are then of one length, known at compile time.
+    """
+    if not dot.narrow:
+        return dot
+    least = -(-3 * dot.depth // 4)
+    depths = [d for d in range(dot.depth, least - 1, -1) if steps % d == 0]
+    return replace(dot, depth=depths[0]) if depths else dot
+
+
 _PAIRS = {512: {"avx512bw"}, 256: {"avx2"}, 128: {"ssse3"}}
 _MAX_DEPTH = 16  # more steps between two widenings save nothing that could be measured
 

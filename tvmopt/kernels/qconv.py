@@ -23,7 +23,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
-from tvmopt.kernels.dot import Dot, choose_dot, word
+from tvmopt.kernels.dot import Dot, choose_dot, evenly, word
 from tvmopt.kernels.dot_tile import DotTile
 from tvmopt.kernels.micro import write_tile
 from tvmopt.kernels.qconv_site import QConvSite, flips, image_of, panels_of, shift, steps_of
@@ -41,6 +41,8 @@ from tvmopt.kernels.vector import (
     wrapping,
 )
 from tvmopt.targets.description import CpuTarget
+
+LINE_BYTES = 64  # of a cache line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,7 @@ class QConvConfig:
 def config(site: QConvSite, target: CpuTarget, dot: Dot | None = None) -> QConvConfig:
     """Return the analytic choice for ``site``; ``dot`` None takes the best for any weights."""
     conv, dot = site.conv, dot or choose_dot(target, site.largest)
+    dot = evenly(dot, steps_of(site, dot))
     steps = site.lines * steps_of(site, dot)
     tile = choose_qtile(conv.rows, site.columns, steps, dot, target, image_of(site, dot).line)
     weights = steps * dot.group * np.dtype(dot.weight).itemsize * conv.out_channels
@@ -175,7 +178,9 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                 sums = DotTile(
                     tile, dot, lambda v: _start(dot, bias, zeros, column0 + v * dot.lanes)
                 )
-                share = panel_size // blocks.per_block
+                # Each tile of a block fetches its share of the next panel, each step some of that.
+                each = -(-tile.width * dot.group // blocks.per_block)
+                ahead = (panel + 1) * panel_size + g * (panel_size // blocks.per_block)
                 flip = flips(site, dot)
                 if extra:
                     own, places = extra
@@ -200,16 +205,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                         lambda step, v: weights.load(
                             w, at + ((line + step) * tile.width + v * dot.lanes) * dot.group
                         ),
-                        (
-                            lambda step: prefetch(
-                                w,
-                                at
-                                + panel_size
-                                + g * share
-                                + (line + step) // blocks.per_block * tile.width * dot.group,
-                                tile.width * dot.group,
-                            )
-                        )
+                        (lambda step: _fetch(how, w, ahead + (line + step) * each, each))
                         if how.prefetch
                         else None,
                     )
@@ -233,6 +229,13 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
 
     attrs = {"tvmopt.macs": conv.macs, "tvmopt.scratch_bytes": image.scratch_bytes}
     return prim_func(name, body, attrs)
+
+
+def _fetch(how: QConvConfig, w: tirx.Buffer, start: Expr, count: int) -> None:
+    """Ask for the cache lines of ``count`` weights."""
+    line = LINE_BYTES // np.dtype(how.dot.weight).itemsize
+    for first in range(0, count, line):
+        prefetch(w, start + first, 1)
 
 
 def _start(dot: Dot, bias: tirx.Buffer, zeros: list[tirx.Buffer], place: Expr) -> Expr:

@@ -12,6 +12,7 @@ ISSUE = 4  # vector instructions that a core starts in a cycle
 MAX_ROWS = 7  # each row needs an address; with more, the general registers spill
 WIDEN = 4  # instructions to widen one register of 16-bit sums: multiply, add to memory, clear
 REQUANTIZE_STEPS = 5  # convert, round, clip and narrow one vector, in elementwise steps
+CHUNK_CYCLES = 6  # to start and to leave the loop between two widenings; measured on Zen 3
 ENDS_CYCLES = 12  # to start and to leave the loop of one tile
 STORE_CYCLES = 1.0  # to begin and to store one vector of sums
 ADDRESS_CYCLES = 10  # to find one row's place by division
@@ -51,7 +52,8 @@ def tile_cycles(
     crossing = line is not None and line % tile.rows != 0
     ends = ENDS_CYCLES + ADDRESS_CYCLES * tile.rows * crossing
     finish = sums * (STORE_CYCLES + cost.STEP_CYCLES * elementwise_steps(epilogue))
-    return steps * step_cycles(tile, dot, target) + ends + finish
+    chunks = CHUNK_CYCLES * -(-steps // dot.depth) if dot.narrow else 0
+    return steps * step_cycles(tile, dot, target) + chunks + ends + finish
 
 
 def elementwise_steps(epilogue: Epilogue) -> int:
