@@ -81,6 +81,35 @@ def test_a_dynamic_layer_is_two_kernels(
         assert (np.abs(y - exact) <= 7 * 2.0**-24 * size).all()
 
 
+@pytest.mark.parametrize("m", [1, 40])
+def test_a_pruned_dynamic_layer_leaves_its_zeros_out(
+    execute: Run, kit: SimpleNamespace, m: int
+) -> None:
+    rng = np.random.default_rng(7)
+    k, n = 256, 64
+    kept = np.repeat(np.repeat(rng.random((k // 4, n // 16)) < 0.2, 4, 0), 16, 1)
+    codes = (rng.integers(-63, 64, (k, n)) * kept).astype(np.int8)
+    how = Affine(
+        scale=rng.uniform(0.5, 2.0, n).astype(np.float32),
+        zero_point=np.zeros(n, np.int32),
+        dtype="int8",
+        axis=1,
+    )
+    stored = Dequantized(codes=codes, how=how)
+
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        rows = forms.quantize_rows(x, emit, "rows")
+        return op.matmul(rows, stored.build(emit, "w"))
+
+    x = kit.array(m, k)
+    (got,), kernels = execute(kit.module(body, x.shape), x)
+    assert "_sparse_" in kernels[-1]
+    data, scale = quantized(x)
+    # The sums are exact; the two scales round once each.
+    exact = (data @ codes.astype(np.int64)) * scale.astype(np.float64) * how.scale
+    assert (np.abs(got - exact) <= 2 * 2.0**-24 * np.abs(exact)).all()
+
+
 def test_products_of_the_same_rows_share_their_bytes(execute: Run, kit: SimpleNamespace) -> None:
     weights: list[Stored] = [by_channel(63), by_channel(63), by_group()]
 
