@@ -330,6 +330,26 @@ def test_a_forked_instance_refuses_instead_of_waiting_forever(
     abi.destroy(instance)
 
 
+@pytest.mark.parametrize(("parallel", "started"), [(False, 0), (True, 2)])
+def test_threads_are_started_for_parallel_kernels_alone(
+    parallel: bool, started: int, make: SimpleNamespace, compiled: Compiled
+) -> None:
+    builder = make.Builder(x=(64,))
+    one = make.elementwise(lambda x: x + 1, (64,), parallel=parallel)
+    abi = make.Abi(compiled(builder.module(lambda x: builder.call(one, [x], (64,)))))
+
+    def running() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    before = running()
+    instance = abi.create(3)
+    assert running() == before + started
+    x, y = make.aligned(np.arange(64, dtype="float32")), make.aligned(np.zeros(64, "float32"))
+    assert abi.call(instance, [x], [y]) == 0
+    np.testing.assert_array_equal(y, x + 1)
+    abi.destroy(instance)
+
+
 def test_a_step_costs_less_than_100_ns(make: SimpleNamespace, compiled: Compiled) -> None:
     """Time 1000 steps that add one to one number; the best of many runs is the executor's own."""
     steps = 1000

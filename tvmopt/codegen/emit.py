@@ -148,6 +148,7 @@ def sizes(plan: Plan, name: str, checks: Sequence[features.Check]) -> str:
         "PLAN_BOUND": sum(map(_is_bound, arguments)),
         "PLAN_SHAPES": max(sum(map(len, plan.shapes)), 1),
         "PLAN_FEATURES": len(checks),
+        "PLAN_PARALLEL": int(any(kernel.parallel for kernel in plan.kernels)),
     }
     sizes_ = {
         "PLAN_ARENA_BYTES": plan.arena_bytes,

@@ -115,6 +115,7 @@ static instance_t *refuse(instance_t *instance, const char *why, const char *wha
 instance_t *ABI(create)(int32_t threads) {
     if (threads < 1 || threads > MAX_THREADS)
         return refuse(NULL, "threads must be in [1, 1024]%s", "");
+    if (!PLAN_PARALLEL) threads = 1; /* others would have nothing to do */
     const char *missing = missing_feature();
     if (missing) return refuse(NULL, "the model needs a CPU with %s, this one lacks it", missing);
     instance_t *instance = calloc(1, sizeof *instance);
