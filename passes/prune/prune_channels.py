@@ -101,16 +101,16 @@ class PruneChannels:
         ladders = self._ladders(mod, candidates)
         counts = self._choose(channels, candidates, saves, ladders)
         self._tell(candidates, counts)
-        kept = {
-            candidate: ladder.kept(count)
-            for candidate, ladder, count in zip(candidates, ladders, counts, strict=True)
-            if count < candidate.group.size
-        }
+        found = zip(candidates, ladders, counts, strict=True)
+        kept = {one: ladder.kept(count) for one, ladder, count in found if count < one.group.size}
         if not kept:
             return mod
         takes = {one.group.name: one.indices(units) for one, units in kept.items()}
         if self.samples is not None and self.tap is not None:
             mod = changed(mod, self._fitted(mod, kept))
+        else:
+            for layer, gone in gone_inputs(mod, kept):
+                self._note(layer.name, applied=True, reason=f"{len(gone)} of its inputs will go")
         final = Channels(mod)
         self.outputs = taken_outputs(final, takes)
         return take_channels(final, takes)
@@ -150,9 +150,9 @@ class PruneChannels:
 
     def _usable(self, layer: FloatLayer | str) -> FloatLayer | str:
         """Return a layer; or why it cannot be fitted."""
-        most = self.options.most_inputs
         if isinstance(layer, str):
             return layer
+        most = self.options.most_inputs
         inputs = layer.layer.weight.size // layer.layer.outputs
         return f"it reads {inputs} inputs, more than {most}" if inputs > most else layer
 
