@@ -114,6 +114,7 @@ class Segments:
         for v, path in files.items():
             shape = (len(self._samples), *ir.static_shape(v))
             self._kept[v] = np.memmap(path, ir.dtype(v), mode="r", shape=shape)
+            path.unlink()  # the map keeps the bytes; a process that is killed leaves none behind
 
     def _crossing(self, keep_at: int) -> list[relax.Var]:
         """Return what is bound before ``keep_at`` and needed from there on."""
@@ -161,7 +162,6 @@ class Segments:
     def _forget(self, names: Iterable[relax.Var]) -> None:
         for var in names:
             del self._kept[var]
-            (self._folder / f"{self.place[var]}.bin").unlink()
 
 
 def write_array(array: np.ndarray, handle: RawIOBase) -> None:

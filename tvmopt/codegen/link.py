@@ -84,7 +84,8 @@ def _run(command: Sequence[str], folder: Path) -> str:
         done = subprocess.run(
             command,
             cwd=folder,
-            env=os.environ | {"LC_ALL": "C"},
+            # What the compiler leaves when it is killed goes with the folder.
+            env=os.environ | {"LC_ALL": "C", "TMPDIR": str(folder)},
             capture_output=True,
             text=True,
             errors="replace",
