@@ -36,6 +36,7 @@ from tvmopt.passes.prune.take_channels import take_channels
 _STEPS = 8  # of masks and assignments in turn; what they still gain then is below a percent
 _LEAST = 1e-3  # gain of a step, as a share, below which it is the last
 _FEW = 256  # units up to which more than one start is tried
+_MOST = 2048  # units up to which assignments are solved; their time grows with the cube
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -176,7 +177,7 @@ def _alternate(
     """Assign units to places for the masks at hand, and make masks anew, in turn."""
     sites = list({id(place.site): place.site for place in ports}.values())
     share = sum(site.kept() for site in sites)
-    for _ in range(_STEPS):
+    for _ in range(_STEPS if len(order) <= _MOST else 0):
         worth = np.zeros((len(order), len(order)))
         for place in ports:
             energy, mask = place.views(column)

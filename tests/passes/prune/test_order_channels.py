@@ -114,6 +114,16 @@ def test_like_rows_come_together(build: Build, convolve: Convolve) -> None:
     assert ordered.gains["one_conv2d"][1] > 0.99
 
 
+def test_too_many_channels_to_assign_are_sorted(
+    net: tvm.IRModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = _order(net, "8x1")
+    monkeypatch.setattr("tvmopt.passes.prune.order_channels._MOST", 4)
+    quick = _order(net, "8x1")
+    kept = [gains["wide_conv2d"] for gains in (quick.gains, exact.gains)]
+    assert kept[0][0] <= kept[0][1] <= kept[1][1]
+
+
 @pytest.mark.parametrize("structure", ["1x1", "unstructured"])
 def test_single_weights_need_no_order(net: tvm.IRModule, structure: str) -> None:
     ordered = _order(net, structure)
