@@ -11,12 +11,12 @@ import tvm
 
 from tvmopt.compress import Given, compress, forecast, samples_for
 from tvmopt.compression import Compression
+from tvmopt.context import Progress
 from tvmopt.errors import OptionError
 from tvmopt.frontend import onnx
 from tvmopt.frontend.onnx import TensorSpec
 from tvmopt.recipe import Recipe
 from tvmopt.report import Report
-from tvmopt.run_passes import Progress
 from tvmopt.targets import CpuTarget, resolve
 
 

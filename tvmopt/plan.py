@@ -9,21 +9,20 @@ Source: none; derived here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import tvm
 
-from tvmopt.calibration import Feed, Samples
+from tvmopt.context import placeholders
 from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
 from tvmopt.layers import layers_of, origin
 from tvmopt.payoff import shares
 from tvmopt.prediction import Predict
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.rules import keep_for
-from tvmopt.report import Decision, Report
-from tvmopt.run_passes import Context, run_passes
+from tvmopt.report import Decision
+from tvmopt.run_passes import run_passes
 
 ROUNDS = 6
 
@@ -161,24 +160,3 @@ def _kept(
         elif keep == "all":
             kept[layer.name] = "the recipe keeps all"
     return kept
-
-
-def placeholders(predict: Predict) -> Context:
-    """Return one sample of nothing, by which every tensor ranges from -1 to 1."""
-
-    def tap(_mod: tvm.IRModule, names: Sequence[str]) -> Callable[[Feed], dict[str, np.ndarray]]:
-        return lambda _feed: {name: np.array([-1.0, 1.0], np.float32) for name in names}
-
-    return Context(
-        samples=no_samples(),
-        tap=tap,
-        report=Report(),
-        progress=lambda *_: None,
-        predict=predict,
-        blind=True,
-    )
-
-
-def no_samples() -> Samples:
-    """Return a single batch of nothing, for passes that learn from none."""
-    return Samples((), {}, "no samples", least=1)

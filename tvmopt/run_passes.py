@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from tvmopt.calibration import Samples, Tap
+from tvmopt.context import Context, placeholders
 from tvmopt.layers import Layer, layers_of, origin
 from tvmopt.passes.lowrank.factorize_layers import FactorizeLayers
 from tvmopt.passes.lowrank.options import FactorizeLayersOptions
@@ -35,36 +35,11 @@ from tvmopt.prediction import Predict
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.kinds import Stage
 from tvmopt.recipe.rules import LayerChoice, choice_for, keep_for
-from tvmopt.report import Report
-
-Progress = Callable[[str, int, int], None]
-"""Takes what is under way, how much of it is done, and how much there is."""
 
 Transform = Callable[[tvm.IRModule], tvm.IRModule]
 
 FLOATS: tuple[Stage, ...] = ("restructure", "prune")
 """The stages that run for real before anything is planned."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Context:
-    """What passes learn from and tell.
-
-    Attributes:
-        samples: Calibration samples.
-        tap: Compiles parts of the graph for this machine.
-        report: Takes decisions.
-        progress: Is told of slow work.
-        predict: The cost model of the target.
-        blind: Whether samples and tap are placeholders, from which nothing can be learned.
-    """
-
-    samples: Samples
-    tap: Tap
-    report: Report
-    progress: Progress
-    predict: Predict
-    blind: bool = False
 
 
 def change_floats(
@@ -82,6 +57,7 @@ def change_floats(
         A module as ``mod``; its layers are called as ``tvmopt.layers.origin`` says.
     """
     trail, given = _Trail(reference=mod), {layer.name for layer in layers_of(mod)}
+    context = replace(context, predict=_foresee(recipe, context, given))
     for kind, options in zip(recipe.kinds, recipe.passes, strict=True):
         if kind.stage not in FLOATS:
             continue
@@ -99,6 +75,18 @@ def change_floats(
         new = _make_floats(mod, options, wish, trail, context)
         mod = settle(new) if kind.stage == "restructure" else new
     return mod
+
+
+def _foresee(recipe: Recipe, context: Context, given: Collection[str]) -> Predict:
+    """Return the cost model of what the passes to come will make of a net: of integers, if so."""
+    if not any(kind.stage == "quantize" for kind in recipe.kinds):
+        return context.predict
+
+    def predict(mod: tvm.IRModule) -> Mapping[str, float]:
+        later = placeholders(context.predict)
+        return context.predict(run_passes(mod, recipe, later, given, {}, values=False))
+
+    return predict
 
 
 def _as_given(layer: Layer, before: Collection[str]) -> Layer:
@@ -235,6 +223,7 @@ def _make_floats(
                 tap,
                 context.report,
                 predict=context.predict,
+                must_pay=wish.must_pay,
                 progress=context.progress,
             )
             new = prune(mod)

@@ -12,6 +12,7 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples
 from tvmopt.compress import Given, canonicalize, samples_for
+from tvmopt.context import Progress
 from tvmopt.errors import DataError, OptionError
 from tvmopt.model import Model, as_target
 from tvmopt.passes.quantize.sensitivity import (
@@ -23,7 +24,6 @@ from tvmopt.passes.quantize.sensitivity import (
 )
 from tvmopt.recipe import LayerRule, Recipe
 from tvmopt.report import Report
-from tvmopt.run_passes import Progress
 from tvmopt.tap import native_tap
 from tvmopt.targets import CpuTarget
 

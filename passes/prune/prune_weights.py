@@ -17,7 +17,7 @@ quantization for asymmetric calibration" (2025), there for rounding.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,11 @@ from tvmopt.calibration import Samples, Tap
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
 from tvmopt.passes.prune.blocks import choose_mask, masked, refit
 from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
+from tvmopt.passes.prune.layer_goals import Ground, set_goals
 from tvmopt.passes.prune.order_channels import order_channels
 from tvmopt.passes.prune.problem import Problem
 from tvmopt.passes.prune.prune_options import PruneWeightsOptions as PruneWeightsOptions
-from tvmopt.passes.prune.structures import Goal
+from tvmopt.passes.prune.structures import Goal, Structure
 from tvmopt.passes.quantize.gptq import wanted_weights
 from tvmopt.passes.quantize.hessian import Moments, MomentSum, regularized
 from tvmopt.passes.quantize.layers import Layer, select
@@ -61,6 +62,7 @@ class PruneWeights:
         report: Report,
         *,
         predict: Predict | None = None,
+        must_pay: Collection[str] = (),
         progress: Progress | None = None,
     ) -> None:
         """Take what is needed.
@@ -71,10 +73,12 @@ class PruneWeights:
             tap: Compiles modules for this machine; None as ``samples``.
             report: Takes each decision.
             predict: The cost model of the target; None asks nobody.
+            must_pay: The names of the layers that stay dense unless they get faster.
             progress: Is told of each layer; None tells nobody.
         """
         self.options, self.samples, self.tap, self.report = options, samples, tap, report
-        self.predict = predict
+        self.predict, self.must_pay = predict, must_pay
+        self._goals: Mapping[str, Goal] = {}
         self.outputs: dict[str, np.ndarray] = {}
         self._gains: Mapping[str, tuple[float, float]] = {}
         self.progress: Callable[[str, int, int], None] = progress or (lambda *_: None)
@@ -90,7 +94,7 @@ class PruneWeights:
             self._note("main", applied=False, reason="it has control flow or side effects")
             return mod
         mod = ir.unique_names(mod)
-        layers = self._layers(mod)
+        layers = self._with_goals(mod, self._layers(mod))
         if not layers:
             return mod
         mod, layers = self._reorder(mod, layers)
@@ -118,6 +122,24 @@ class PruneWeights:
             self.progress(errand.what, done, len(layers))
 
         return _changed(mod, changes)
+
+    def _with_goals(self, mod: tvm.IRModule, layers: Sequence[FloatLayer]) -> list[FloatLayer]:
+        """Set what is asked of each layer, and return those of which anything is."""
+        if layers:
+            ground = Ground(
+                mod=mod,
+                layers=layers,
+                options=self.options,
+                predict=self.predict,
+                must_pay=self.must_pay,
+                samples=self.samples,
+                tap=self.tap,
+                progress=self.progress,
+            )
+            self._goals = set_goals(
+                ground, lambda name, reason: self._note(name, applied=False, reason=reason)
+            )
+        return [layer for layer in layers if layer.name in self._goals]
 
     def _reorder(
         self, mod: tvm.IRModule, layers: list[FloatLayer]
@@ -171,14 +193,15 @@ class PruneWeights:
         """Return why a layer stays dense; empty if it does not."""
         if (layer.first or layer.last) and not self.options.ends:
             return "first and last layers stay dense unless ends is set"
-        outputs = self._goal(layer.name).shape.outputs
+        shape = Structure.parse(self.options.structure)
+        outputs = 1 if shape is None else shape.outputs
         if layer.outputs < outputs:
             return f"its {layer.outputs} outputs are fewer than a block's {outputs}"
         return ""
 
-    def _goal(self, _name: str) -> Goal:
+    def _goal(self, name: str) -> Goal:
         """Return what is asked of the layer of a name."""
-        return Goal(structure=self.options.structure, sparsity=self.options.sparsity)
+        return self._goals[name]
 
     def _look_at(self, pair: NetPair, stage: Sequence[FloatLayer]) -> list[Moments]:
         """Run the samples up to a stage's layers, and return what these see and should give."""

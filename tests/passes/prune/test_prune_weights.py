@@ -149,8 +149,8 @@ def test_a_pattern_that_matches_nothing_is_refused(
         ({"sparsity": 0.0}, r"sparsity must be in \(0, 1\), got 0.0"),
         (
             {"structure": "16by4"},
-            "structure must be 'unstructured', outputs by inputs such as '16x4', or N:M such as "
-            "'2:4', got '16by4'",
+            "structure must be 'auto', 'unstructured', outputs by inputs such as '16x4', or N:M "
+            "such as '2:4', got '16by4'",
         ),
         (
             {"structure": "1:4", "sparsity": 0.6},
