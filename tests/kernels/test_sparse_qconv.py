@@ -110,6 +110,20 @@ def test_the_largest_sums_do_not_saturate(kit: SimpleNamespace, sign: int) -> No
     assert (got == sign * 64 * 255 * 64).all()
 
 
+@pytest.mark.parametrize("size", [14, 28, 56])
+@pytest.mark.parametrize("largest", [7, 64])
+def test_many_rows_never_have_an_address_each(
+    kit: SimpleNamespace, largest: int, size: int
+) -> None:
+    conv = replace(SITES["3x3"], width=size, height=size, channels=64, out_channels=64)
+    site = QConvSite(
+        conv=replace(conv, strides=(1, 1)), dtype="uint8", zero_point=3, largest=largest
+    )
+    how = sparse_qconv.config(site, 2, 4 * 40, kit.AVX2)
+    assert how is not None
+    assert how.tile.rows < sparse_qconv.ADDRESS_ROWS or size % how.tile.rows == 0
+
+
 @pytest.mark.parametrize(
     ("target", "largest", "instruction"),
     [

@@ -33,6 +33,9 @@ from tvmopt.targets.description import CpuTarget
 WIDTHS = (2, 1)  # registers of columns that a block may have
 STEP_CYCLES = 0.5  # to read a step's place
 LIST_CYCLES = 4  # a loop whose length nothing tells before; fitted on Zen 3, as what follows
+# What addresses cost a step where each of many rows has its own: from 6 on LLVM puts additions of
+# 32 bits together in vectors, and takes them apart again.
+ADDRESS_CYCLES, ADDRESS_ROWS = 4, 6
 HIDDEN = 0.5  # share of a tile's elementwise steps that the next tile's products hide
 
 
@@ -109,7 +112,8 @@ def _tiles(site: QConvSite, tile: Tile, dot: Dot, steps: int, target: CpuTarget)
     one, two = (tile_cycles(tile, n, dot, target, epilogue, line) for n in (1, 2))
     hidden = HIDDEN * tile.rows * tile.vectors * cost.STEP_CYCLES * elementwise_steps(epilogue)
     ends = 2 * one - two + LIST_CYCLES - hidden
-    return number * ends + steps * (two - one + STEP_CYCLES)
+    crossing = line is not None and line % tile.rows != 0 and tile.rows >= ADDRESS_ROWS
+    return number * ends + steps * (two - one + STEP_CYCLES + ADDRESS_CYCLES * crossing)
 
 
 def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> PanelSteps:
