@@ -23,6 +23,8 @@ from tvmopt.kernels import (
     quantize_rows,
     quantized_elementwise,
     quantized_mean,
+    sparse_conv,
+    sparse_qconv,
     weight_gemm,
     weight_gemv,
     winograd,
@@ -36,9 +38,12 @@ from tvmopt.kernels.gemm import GemmSite
 from tvmopt.kernels.global_pool import GlobalMeanSite
 from tvmopt.kernels.lookup import LookupSite
 from tvmopt.kernels.pool import PoolSite
+from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
 from tvmopt.kernels.quantized_elementwise import QuantizedElementwiseSite
 from tvmopt.kernels.quantized_mean import QuantizedMeanSite
+from tvmopt.kernels.sparse_conv import SparseConvSite
+from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.kernels.weight_code import IntCode
 from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.targets.description import CpuTarget
@@ -228,6 +233,23 @@ def _quantize_rows(target: CpuTarget, m: int, k: int, more: int) -> float:
     return quantize_rows.cycles(site, quantize_rows.config(site, target), target)
 
 
+def _sparse_conv(target: CpuTarget, image: int, density: int, out: int) -> float:
+    conv_site, steps = _square(image, 4, out, kernel=(3, 3)), 16 * density * out
+    how = sparse_conv.config(conv_site, 1, steps, target)
+    assert how is not None
+    site = SparseConvSite(conv=conv_site, steps=steps, index="uint16")
+    return sparse_conv.cycles(site, how, target)
+
+
+def _sparse_qconv(target: CpuTarget, image: int, density: int, out: int) -> float:
+    conv_site, steps = _square(image, 4, out, kernel=(3, 3), epilogue=TO_BYTES), 16 * density * out
+    inner = QConvSite(conv=conv_site, dtype="uint8", zero_point=0, largest=64)
+    how = sparse_qconv.config(inner, 1, steps, target)
+    assert how is not None
+    site = SparseQConvSite(qconv=inner, steps=steps, index="uint16")
+    return sparse_qconv.cycles(site, how, target)
+
+
 GENERATORS = [
     _conv,
     _planar_conv,
@@ -248,6 +270,8 @@ GENERATORS = [
     _weight_gemm,
     _code_gemm,
     _quantize_rows,
+    _sparse_conv,
+    _sparse_qconv,
 ]
 EVERY = pytest.mark.parametrize("predict", GENERATORS, ids=lambda predict: predict.__name__[1:])
 
