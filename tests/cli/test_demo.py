@@ -112,7 +112,7 @@ def _check_sparse(sparse: dict, int8: dict, manifest: dict) -> None:
     assert sparse["predicted_cycles"][1] < int8["predicted_cycles"][1]
     assert any("sparse" in layer["kernel"] for layer in manifest["layers"])
     shares = [layer["sparsity"][1] for layer in manifest["recipe"]["result"]]
-    # Blocks are counted whole, and a seventh of a tenth of the others is rounded to zero.
+    # Of the weights that are left, rounding to 7 bits makes one or two in a hundred zero.
     assert max(shares) == pytest.approx(0.5, abs=0.06)
 
 
