@@ -11,7 +11,7 @@ import numpy as np
 from tvm import tirx
 
 from tvmopt.kernels import block_lists, qconv, qwinograd, sparse_qconv
-from tvmopt.kernels.dot import chained_dot
+from tvmopt.kernels.dot import Dot, chained_dot, choose_dot
 from tvmopt.kernels.panel_steps import PanelSteps
 from tvmopt.kernels.qconv_chained import best
 from tvmopt.kernels.qconv_site import QConvSite
@@ -19,11 +19,11 @@ from tvmopt.kernels.sparse_pixels import sparse_pixels
 from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
+from tvmopt.lowering.sparse_choice import SPARSE
 
 TYPES = {"uint8": "qu8", "int8": "qs8"}
 WORDS = {"int16": "qs16"}  # what only the direct form reads
 WORD_LARGEST = 129  # least magnitude of a weight that takes 16 bits
-SPARSE = 0.25  # share of zeros below which no list of blocks is worth looking at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -80,7 +80,8 @@ def choose_kernel(
         # Its instruction is that of weights beyond 8 bits: it multiplies words.
         words = replace(site, largest=max(site.largest, WORD_LARGEST))
         return _direct(replace(task, site=words))[1]()
-    candidates = [_direct(task), *_winograd(task), *_sparse(task)]
+    dense = [_direct(task), *_winograd(task)]
+    candidates = [*dense, *_sparse(task, min(cycles for cycles, _ in dense))]
     return min(candidates, key=lambda candidate: candidate[0])[1]()
 
 
@@ -126,25 +127,43 @@ def _winograd(task: _Task) -> Iterator[_Candidate]:
             yield cycles, partial(make, how, cycles)
 
 
-def _sparse(task: _Task) -> Iterator[_Candidate]:
-    """Yield lists of blocks that are not zero, for each shape of block."""
+def _sparse(task: _Task, least: float) -> Iterator[_Candidate]:
+    """Yield lists of blocks that are not zero, for each shape of block.
+
+    Args:
+        task: What to find a kernel for.
+        least: Predicted cycles of the best other candidate.
+    """
     site, target = task.site, task.kernels.target
     if np.mean(task.weight == 0) < SPARSE:
         return
-    dots = [None, chained_dot(target, site.largest)]
-    for width, dot in product(sparse_qconv.WIDTHS, dict.fromkeys(dots)):
-        how = sparse_qconv.config(site, width, 1, target, dot)
+    dots = dict.fromkeys([choose_dot(target, site.largest), chained_dot(target, site.largest)])
+    for width, dot in product(sparse_qconv.WIDTHS, filter(None, dots)):
+        plain = replace(dot, chained=False, depth=1) if dot.chained else dot
+        how = sparse_qconv.config(site, width, 1, target, plain)
         if how is None:
             continue
         steps = sparse_qconv.pack(task.weight, site, how)
-        how = sparse_qconv.config(site, width, steps.count, target, dot)
-        assert how is not None, "the number of steps decides nothing about the width"
-        listed = SparseQConvSite(qconv=site, steps=steps.count, index=str(steps.offsets.dtype))
-        cycles = sparse_qconv.cycles(listed, how, target)
+        # To put steps into chains takes time, and makes them more, if anything.
+        if dot.chained and _cost(task, width, dot, steps)[0] >= least:
+            continue
+        if dot.chained:
+            steps = sparse_qconv.pack(task.weight, site, replace(how, dot=dot))
+        cycles, listed, how = _cost(task, width, dot, steps)
         yield cycles, partial(_listed, task, listed, how, cycles, steps)
     pixels = block_lists.best(site.conv, task.weight, target, site)
     if pixels is not None and site.zero_dtype is None:
         yield pixels.cycles, partial(_pixels, task, pixels)
+
+
+def _cost(
+    task: _Task, width: int, dot: Dot, steps: PanelSteps
+) -> tuple[float, SparseQConvSite, qconv.QConvConfig]:
+    """Return the predicted cycles of a list, its site, and how it is computed."""
+    how = sparse_qconv.config(task.site, width, steps.count, task.kernels.target, dot)
+    assert how is not None, "the number of steps decides nothing about the width"
+    listed = SparseQConvSite(qconv=task.site, steps=steps.count, index=str(steps.offsets.dtype))
+    return sparse_qconv.cycles(listed, how, task.kernels.target), listed, how
 
 
 def _pixels(task: _Task, found: block_lists.Best) -> Chosen:
