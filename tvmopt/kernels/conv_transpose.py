@@ -25,7 +25,10 @@ from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
-TAP_CYCLES = 5  # to test whether a tap lands and to add it, one vector; measured on Zen 3
+TEST_CYCLES = 0.5  # to test whether a tap lands on a pixel, one vector; measured on Zen 3
+LAND_CYCLES = 2  # to add one that does
+FUNCTION_CYCLES = 12  # of an elementary function of one vector
+ARITHMETIC = frozenset({"add", "sub", "mul", "scale", "div", "max", "min"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,8 +119,14 @@ def cycles(site: ConvTransposeSite, how: ConvTransposeConfig, target: CpuTarget)
     count = panel_count * -(-site.pixels // how.tile.rows)
     tiles = cost.tile_cycles(how.tile, count, site.channels // site.groups, STORE, target)
     taps = site.kernel[0] * site.kernel[1]
+    landing = taps / (site.strides[0] * site.strides[1])
     vectors = prod(site.output_shape) / how.lanes
-    return cost.CALL_CYCLES + tiles + vectors * taps * TAP_CYCLES
+    steps = sum(
+        cost.STEP_CYCLES if step.op in ARITHMETIC else FUNCTION_CYCLES
+        for step in site.epilogue.steps
+    )
+    gather = vectors * (taps * TEST_CYCLES + landing * LAND_CYCLES + steps)
+    return cost.CALL_CYCLES + tiles + gather
 
 
 def pack(weight: np.ndarray, groups: int, tile: Tile) -> np.ndarray:

@@ -18,9 +18,9 @@ CALL_CYCLES = 150  # a kernel's call, with the executor's part
 
 def stream_cycles(size: int, target: CpuTarget) -> float:
     """Return the cycles of reading ``size`` bytes once, from the level that holds them."""
-    if size <= target.l2_bytes // 2:
+    if size <= target.l2_bytes * 3 // 4:
         return size / L2_BYTES_PER_CYCLE
-    if size <= target.l3_bytes // 2:
+    if size <= target.l3_bytes * 3 // 4:  # what one kernel writes and the next one reads
         return size / L3_BYTES_PER_CYCLE
     return size / MEMORY_BYTES_PER_CYCLE
 

@@ -17,7 +17,7 @@ kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import hypot, prod
+from math import prod
 
 import numpy as np
 from tvm import tirx
@@ -36,6 +36,7 @@ FLOAT_STEP_CYCLES = 0.6  # an elementwise step of one pixel
 HIDDEN_STEPS = 2  # steps that cost nothing
 SPARE_REGISTERS = 6  # a column, and what LLVM does not use; beyond, a line of taps takes
 SPILL_CYCLES = 1.4  # so much longer for each pixel and each weight
+SHOWN_MEMORY = 0.5  # share of the memory's time that does not hide; fitted within networks
 STALL = 0.175  # of a line for each tap, with a stride: fewer sums are under way at once
 LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
 MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
@@ -96,9 +97,10 @@ def cycles(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
     moved += prod(site.output_shape) * np.dtype(site.epilogue.dtype).itemsize
     tile = _float_tile if site.dtype == "float32" else _integer_tile
     work, memory = tiles * vectors * tile(site, how, target), cost.stream_cycles(moved, target)
-    # Beyond level 2 neither hides behind the other altogether.
-    spent = hypot(work, memory) if moved > target.l2_bytes else max(work, memory)
-    return cost.CALL_CYCLES + spent
+    # Short lines are read a register of channels at a time, which no CPU fetches ahead; and where
+    # other layers pass through level 2 between, half of it is what a layer finds there.
+    near = moved <= (target.l2_bytes if out_w > LONG_LINE else target.l2_bytes // 2)
+    return cost.CALL_CYCLES + max(work, memory, 0 if near else work + memory * SHOWN_MEMORY)
 
 
 def _line_bound(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> tuple[float, int]:
