@@ -114,6 +114,8 @@ class Panels:
         wanted = problem.wanted[rows]
         if len(gone) == 0:
             return Fit(places=places, weight=wanted, base=self._inverse, factor=None)
+        if len(places) == 0:
+            return Fit(places=places, weight=wanted[:, places], base=None, factor=None)
         factor = None
         if _by_removal(len(places), len(gone)):
             # Fails where the Hessian is so ill-conditioned that its inverse is off.

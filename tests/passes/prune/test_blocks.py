@@ -189,9 +189,10 @@ def test_taylor_of_single_weights_is_wanda() -> None:
     assert np.array_equal(*masks)
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("importance", IMPORTANCES)
-def test_a_panel_may_lose_every_block(importance: Importance) -> None:
-    layer = problem(outputs=8, inputs=8, run=8, seed=2)
+def test_a_panel_may_lose_every_block(importance: Importance, bias: bool) -> None:
+    layer = problem(outputs=8, inputs=8, run=8, bias=bias, seed=2)
     layer.weight[:4] *= 1e-6
     layer.wanted[:4] = layer.weight[:4]
     shape = Structure(outputs=4, inputs=1)
