@@ -186,7 +186,8 @@ def test_the_table_has_a_line_for_each_work() -> None:
     text = stream.getvalue()
     assert "resnet18*" in text
     assert "2.50 (2.50-2.50)" in text
-    assert "1.15/-/-/1.15/-" in text
+    assert "int8 1.15" in text
+    assert "own 1.15" in text
     assert table.footer(rows)[-1] == "linear_1024: unknown recipe"
 
 

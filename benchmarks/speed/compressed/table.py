@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.text import Text
@@ -18,7 +19,7 @@ Speed = Mapping[str, Any]
 
 def columns() -> list[str]:
     """Return the heads, as ``reports.make_table`` takes them."""
-    head = ["model, recipe", ">thr", ">ms", ">MB", ">ONNX / MB", ">cosine"]
+    head = ["model, recipe", ">thr", ">ms", ">MB", ">shrunk", ">cosine"]
     return [*head, ">/ int8", ">/ fp32", ">/ any", ">/ own fp32", "asked"]
 
 
@@ -32,8 +33,7 @@ def footer(rows: Iterable[Row]) -> list[str]:
     return [
         "ms, MB: our compressed artefact; / int8: the median of the best rival that computes with "
         "integers over ours (quartiles of the rounds); / fp32, / any: of the best that computes "
-        "with floats, of any precision; ONNX / MB: bytes of the ONNX file over our artefact's; "
-        "asked: / int8, / fp32, / any, / own fp32, ONNX / MB",
+        "with floats, of any precision; shrunk: bytes of the ONNX file over our artefact's",
         "cosine: of our first output to our float32 output; *: random weights or synthetic masks, "
         "of which only the speed means something",
         "ORT: ONNX Runtime, OV: OpenVINO; QDQ, QOp: int8 graphs with quantize nodes or operators; "
@@ -90,8 +90,8 @@ def _cells(row: Row, threads: int) -> list[str | Text]:
     recipe = row.get("recipe") or "as it is"
     head: list[str | Text] = [f"{name}\n{recipe}", str(threads)]
     asked = asked_of(row["id"])
-    goals = [asked.int8, asked.fp32, asked.any, asked.own, asked.size]
-    told = "/".join(NONE if goal is None else f"{goal:g}" for goal in goals)
+    goals = {name: goal for name, goal in asdict(asked).items() if goal is not None}
+    told = "\n".join(f"{name} {goal:g}" for name, goal in goals.items()) or NONE
     speeds = _speeds(row, threads)
     if not speeds:
         return [*head, *[NONE] * 8, told]
