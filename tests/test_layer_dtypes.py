@@ -106,3 +106,14 @@ def test_bits_follow_from_the_range(low: int, high: int, bits: int) -> None:
 @pytest.mark.parametrize(("high", "bits"), [(1, 1), (3, 2), (15, 4), (255, 8)])
 def test_integers_about_a_zero_point_have_no_sign(high: int, bits: int) -> None:
     assert bits_of(np.array([0, high]), np.array(1)) == bits
+
+
+def test_zeros_are_counted_and_make_no_other_numbers() -> None:
+    dense, sparse = np.ones((K, N), "f4"), np.ones((K, N), "f4")
+    sparse[: K // 4] = 0
+    found = [layer_dtypes(_linear(weight, "float"))["layer"] for weight in (dense, sparse)]
+    assert [layer.sparsity for layer in found] == [0.0, 0.25]
+    assert [layer.weights for layer in found] == [K * N, K * N]
+    assert found[0] == found[1]
+    codes = layer_dtypes(_linear(_channels(127), "rows"))["layer"]
+    assert codes.sparsity == 1 - 2 / (K * N)

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmopt.layers import layers_of
+from tvmopt.layers import layers_of, origin
 
 LAYOUTS = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
 Build = Callable[[relax.BlockBuilder, relax.Var], relax.Expr]
@@ -70,3 +70,13 @@ def test_a_product_of_two_activations_is_no_layer() -> None:
     (only,) = layers_of(_module(build))
     assert only.roles == {"linear", "first", "last"}
     assert only.weights == 8
+
+
+def test_parts_come_from_the_layer_that_they_are_named_after() -> None:
+    before = {"conv", "deep__conv"}
+    assert origin("conv", before) == "conv"
+    assert origin("conv__first", before) == "conv"
+    assert origin("conv__first__core", before) == "conv"
+    assert origin("deep__conv", before) == "deep__conv"
+    assert origin("deep__conv__first", before) == "deep__conv"
+    assert origin("other__first", before) == "other__first"

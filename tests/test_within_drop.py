@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 import tvmopt
 from tvmopt import LayerRule, Recipe
 from tvmopt.errors import DataError, OptionError
+from tvmopt.passes.prune.prune_weights import PruneWeightsOptions
+from tvmopt.passes.prune.refit_layers import RefitLayersOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
 from tvmopt.within_drop import without
@@ -104,3 +106,15 @@ def test_layers_are_kept_by_a_rule_at_the_end() -> None:
     rules = without(COARSE, frozenset({"b", "a"})).layers
     assert rules == (LayerRule(match=("a", "b"), skip=True),)
     assert without(COARSE, frozenset()) is COARSE
+
+
+def test_layers_that_are_only_pruned_are_ranked_too(model: tvmopt.Model, data: np.ndarray) -> None:
+    prune = PruneWeightsOptions(
+        structure="unstructured", sparsity=0.25, ends=True, importance="magnitude", repair=False
+    )
+    recipe = Recipe(passes=(prune, RefitLayersOptions(blocks=False)), keep="all")
+    small, found = tvmopt.apply_within(model, recipe, _lost, 0.5, calibration=data)
+    assert (found.drop, found.holds) == (0.0, True)
+    assert {"layer1", "layer3"} <= {*_left(small)}
+    ranked = [d.site for d in small.report.decisions if d.pass_name == "RankLayers"]
+    assert {"layer1", "layer3"} <= {*ranked}

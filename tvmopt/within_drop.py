@@ -15,6 +15,7 @@ from tvmopt.compress import Given, canonicalize, samples_for
 from tvmopt.context import Progress
 from tvmopt.errors import DataError, OptionError
 from tvmopt.model import Model, as_target
+from tvmopt.passes.prune.refit_layers import RefitLayersOptions
 from tvmopt.passes.quantize.sensitivity import (
     KeptLayers,
     Trial,
@@ -23,7 +24,9 @@ from tvmopt.passes.quantize.sensitivity import (
     rank_layers,
 )
 from tvmopt.recipe import LayerRule, Recipe
+from tvmopt.recipe.kinds import PassKind
 from tvmopt.report import Report
+from tvmopt.run_passes import FLOATS
 from tvmopt.tap import native_tap
 from tvmopt.targets import CpuTarget
 
@@ -115,8 +118,8 @@ class _Effects:
     def __init__(self, model: Model, recipe: Recipe, samples: Samples, target: CpuTarget) -> None:
         self._model, self._target, self._samples = model, target, samples.spread(BATCHES)
         kinds = zip(recipe.kinds, recipe.passes, strict=True)
-        passes = tuple(options for kind, options in kinds if kind.stage == "quantize")
-        names = {kind.name for kind in recipe.kinds if kind.stage == "quantize"}
+        passes = tuple(options for kind, options in kinds if _compresses(kind))
+        names = {kind.name for kind in recipe.kinds if _compresses(kind)}
         rules = tuple(rule for rule in recipe.layers if not rule.passes or names & {*rule.passes})
         rules = tuple(
             replace(rule, passes=tuple(name for name in rule.passes if name in names))
@@ -137,6 +140,11 @@ class _Effects:
         names = output_names(mod)
         run = native_tap([port.name for port in self._model.inputs])(mod, names)
         return [_flat(run(feed), names) for feed in self._samples]
+
+
+def _compresses(kind: PassKind) -> bool:
+    """Say whether a pass makes layers smaller; others make them fit, and cannot stand alone."""
+    return kind.stage in (*FLOATS, "quantize") and kind.options is not RefitLayersOptions
 
 
 def output_names(mod: tvm.IRModule) -> list[str]:
