@@ -11,12 +11,10 @@ import pytest
 
 from tvmopt import LayerRule, Recipe
 from tvmopt.errors import OptionError
-from tvmopt.passes.quantize.keep_sensitive import KeepSensitiveOptions
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
 from tvmopt.passes.quantize.repair_weights import RepairWeightsOptions
-from tvmopt.passes.quantize.smooth_quant import SmoothQuantOptions
 
 NAMES = (
     *("bf16", "fp16", "int8", "int8-dynamic", "sparse-int8"),
@@ -44,19 +42,15 @@ def test_the_recipes_that_come_with_tvmopt_are_listed_and_loaded() -> None:
 def test_the_default_recipe_is_static_with_repaired_weights() -> None:
     recipe = Recipe.named("int8")
     assert [type(options) for options in recipe.passes] == [
-        SmoothQuantOptions,
         QuantizeStaticOptions,
         RepairWeightsOptions,
-        KeepSensitiveOptions,
     ]
-    smooth, _, repair, _ = recipe.passes
-    assert (smooth.strength, smooth.where) == ("auto", "all")
+    repair = recipe.passes[1]
     assert (repair.method, repair.asymmetric) == ("gptq", True)
     assert recipe.auto_bits == ("quantize-static",)
-    assert recipe.for_bits(7).passes[1].weight_bits == 7
+    assert recipe.for_bits(7).passes[0].weight_bits == 7
     assert recipe.for_bits(7).auto_bits == ()
-    names = ("smooth-quant", "quantize-static", "repair-weights", "keep-sensitive")
-    assert recipe.learns_from == names
+    assert recipe.learns_from == ("quantize-static", "repair-weights")
     assert Recipe.named("int8-dynamic").learns_from == ()
 
 
