@@ -112,7 +112,7 @@ def test_layers_that_are_only_pruned_are_ranked_too(model: tvmopt.Model, data: n
     prune = PruneWeightsOptions(
         structure="unstructured", sparsity=0.25, ends=True, importance="magnitude", repair=False
     )
-    recipe = Recipe(passes=(prune, RefitLayersOptions(blocks=False)), keep="all")
+    recipe = Recipe(passes=(prune, RefitLayersOptions(scope="layers")), keep="all")
     small, found = tvmopt.apply_within(model, recipe, _lost, 0.5, calibration=data)
     assert (found.drop, found.holds) == (0.0, True)
     assert {"layer1", "layer3"} <= {*_left(small)}

@@ -17,8 +17,8 @@ from tvmopt.passes.prune.derivatives import Back, Forward
 from tvmopt.passes.prune.net_blocks import NetBlock
 from tvmopt.passes.quantize.layers import Layer
 
-Pull = Callable[[np.ndarray], list[np.ndarray]]
-"""Turns the derivative of a scalar by the output into those by the tuned constants."""
+Pull = Callable[[Mapping[relax.Var, np.ndarray]], list[np.ndarray]]
+"""Turns the derivatives of a scalar by tensors of the block into those by the tuned constants."""
 _Source = Any  # a variable, a constant's array, the number of a tuned one, or None for no tensor
 
 
@@ -117,7 +117,7 @@ class BlockNet:
     def run(
         self, inputs: Mapping[str, np.ndarray], values: Sequence[np.ndarray]
     ) -> tuple[dict[relax.Var, np.ndarray], Pull]:
-        """Return all tensors of the block, and the derivative of its output.
+        """Return all tensors of the block, and how derivatives by them are pulled back.
 
         Args:
             inputs: What the block reads, by name.
@@ -137,26 +137,26 @@ class BlockNet:
             made[step.var], back = step.forward(*map(read, step.sources))
             if any(step.live):
                 backs.append((step, back))
-        return made, lambda gradient: self._pull(gradient, backs, values)
+        return made, lambda gradients: _pull(gradients, backs, values)
 
-    def _pull(
-        self,
-        gradient: np.ndarray,
-        backs: Sequence[tuple[_Wired, Back]],
-        values: Sequence[np.ndarray],
-    ) -> list[np.ndarray]:
-        found = [np.zeros_like(value) for value in values]
-        by: dict[relax.Var, np.ndarray] = {self.block.output: gradient}
-        for step, back in reversed(backs):
-            if step.var not in by:
-                continue
-            parts = back(by.pop(step.var))
-            for source, live, part in zip(step.sources, step.live, parts, strict=False):
-                if isinstance(source, int):
-                    found[source] += part
-                elif live and isinstance(source, relax.Var):
-                    by[source] = by[source] + part if source in by else part
-        return found
+
+def _pull(
+    gradients: Mapping[relax.Var, np.ndarray],
+    backs: Sequence[tuple[_Wired, Back]],
+    values: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    found = [np.zeros_like(value) for value in values]
+    by = dict(gradients)
+    for step, back in reversed(backs):
+        if step.var not in by:
+            continue
+        parts = back(by.pop(step.var))
+        for source, live, part in zip(step.sources, step.live, parts, strict=False):
+            if isinstance(source, int):
+                found[source] += part
+            elif live and isinstance(source, relax.Var):
+                by[source] = by[source] + part if source in by else part
+    return found
 
 
 def _source(arg: relax.Expr) -> _Source:

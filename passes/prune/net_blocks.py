@@ -25,6 +25,7 @@ from tvmopt.passes.prune.derivatives import Forward, forward_of
 from tvmopt.passes.quantize.layers import Layer, find_layers
 
 _BESIDE = ("relax.matmul", "relax.nn.conv2d")  # what has outputs of its own
+_SQUASHES = ("relax.nn.softmax", "relax.sigmoid")
 
 _Binding = tuple[relax.Var, relax.Call]
 
@@ -82,11 +83,45 @@ def net_blocks(mod: tvm.IRModule) -> Iterator[NetBlock | tuple[Layer, str]]:
             if odd or any(_narrows(step.call) for step in more):
                 break
             steps += more
-        made = {step.var for step in steps}
-        read = dict.fromkeys(v for s in steps for v in variables(s.call) if v not in made)
-        yield NetBlock(
-            steps=tuple(steps), layers=tuple(own), inputs=tuple(read), output=steps[-1].var
-        )
+        yield _block(steps, own)
+
+
+def longest_stretch(mod: tvm.IRModule) -> NetBlock | str:
+    """Return the most layers in a row whose derivatives are known as one block, or why none is.
+
+    It reaches from a cut to a cut; a softmax or sigmoid behind its last layer is left out, so that
+    a classifier's output is its logits.
+
+    Args:
+        mod: A graph of floats with distinct names.
+    """
+    layers = find_layers(mod["main"])
+    bindings = [(v, c) for v, c in ir.bindings(mod["main"]) if isinstance(c, relax.Call)]
+    behind = _behind(bindings, layers)
+    stretches: list[list[Step]] = [[]]
+    unknown, start = "", 0
+    for cut in _cuts(mod, bindings, behind):
+        steps, odd = _steps(bindings[start : cut + 1], behind)
+        unknown, start = unknown or odd, cut + 1
+        if odd:
+            stretches.append([])
+        stretches[-1] += steps
+    best = max(stretches, key=lambda steps: sum(step.var in layers for step in steps))
+    while best and ir.is_call_to(best[-1].call, *_SQUASHES):
+        best.pop()
+    own = tuple(layers[step.var] for step in best if step.var in layers)
+    if not own:
+        reason = f"it has {unknown}, whose derivative is not known" if unknown else ""
+        return reason or "no tensor alone carries what its layers made"
+    return _block(best, own)
+
+
+def _block(steps: Sequence[Step], layers: Sequence[Layer]) -> NetBlock:
+    made = {step.var for step in steps}
+    read = dict.fromkeys(v for s in steps for v in variables(s.call) if v not in made)
+    return NetBlock(
+        steps=tuple(steps), layers=tuple(layers), inputs=tuple(read), output=steps[-1].var
+    )
 
 
 def _narrows(call: relax.Call) -> bool:

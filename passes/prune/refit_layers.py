@@ -5,13 +5,14 @@ layer after layer, those that are dense too: what each reads is what the layers 
 already, make of the samples, and what it is to give is what the net as it was gives (the
 *asymmetric* target). Then block after block, the layers of each together, so that the tensor behind
 it meets that of the net as it was: a layer behind a sum so makes up for what the others of the sum
-lost. It needs no labels. It serves after pruning of weights or channels, and after factorizing.
+lost. Last all layers together. It needs no labels. It serves after pruning of weights or channels,
+and after factorizing.
 
-Cost: each binding of either net runs about twice on every sample; then a few solves a layer, and a
-block runs forwards and backwards once for each step and batch. Memory does not grow with the
-samples: what flows between blocks lies on the disk.
+Cost: each binding of either net runs about three times on every sample; then a few solves a layer,
+a block runs forwards and backwards once for each step and batch, and the net once for each pass and
+sample. Memory does not grow with the samples: what flows between blocks lies on the disk.
 
-Sources: those of ``refit_rows`` and ``tune_block``.
+Sources: those of ``refit_rows``, ``tune_block`` and ``tune_net``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import tvm
@@ -31,6 +33,7 @@ from tvmopt.errors import OptionError
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
 from tvmopt.passes.prune.paired_layers import PairedFloats, paired_layers
 from tvmopt.passes.prune.refit_blocks import Tuning, tuned_blocks
+from tvmopt.passes.prune.refit_net import Budget, tuned_net
 from tvmopt.passes.prune.refit_rows import refit_rows
 from tvmopt.passes.quantize.hessian import Moments, MomentSum
 from tvmopt.passes.quantize.layers import Layer, find_layers, select
@@ -39,13 +42,18 @@ from tvmopt.passes.quantize.repair_weights import sampled
 from tvmopt.passes.quantize.weight_layers import Build, Change
 from tvmopt.report import Report
 
+Scope = Literal["layers", "blocks", "net"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_LEAST = {"most_inputs": 1, "batches": 1, "steps": 1, "passes": 1, "work": 1, "rows": 1, "seed": 0}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitLayersOptions:
     """How weights are fitted.
 
     Attributes:
-        blocks: Whether blocks are tuned as a whole after their layers.
+        scope: "layers" are fitted one by one; "blocks", then tuned block by block; "net", then all
+            together.
         ridge: Pull of a layer towards the weights at hand, as a share of the inputs' mean square,
             in (0, 1].
         rows: About how many rows of each layer's inputs are looked at, at least 1.
@@ -53,7 +61,10 @@ class RefitLayersOptions:
             1: the memory for one is about eight matrices of float64 of that size.
         batches: At most how many batches blocks are tuned by, at least 1.
         steps: The most steps of tuning a block, at least 1.
-        seed: Of the choice of rows, at least 0.
+        passes: The most passes over the samples to tune the net as a whole, at least 1.
+        work: About how many 10^9 multiply-adds forwards these may take, at least 1; one pass is
+            made whatever it takes.
+        seed: Of the choice of rows and the order of samples, at least 0.
         layers: Patterns of the names of layers that are fitted.
         skip: Layers that are not, by name, and why.
 
@@ -61,12 +72,14 @@ class RefitLayersOptions:
         OptionError: A value is outside its domain.
     """
 
-    blocks: bool = True
+    scope: Scope = "net"
     ridge: float = 0.01
     rows: int = 8192
     most_inputs: int = 8192
     batches: int = 256
     steps: int = 12
+    passes: int = 30
+    work: int = 1000
     seed: int = 0
     layers: tuple[str, ...] = ("*",)
     skip: Mapping[str, str] = field(default_factory=dict)
@@ -74,8 +87,10 @@ class RefitLayersOptions:
     def __post_init__(self) -> None:
         if not 0.0 < self.ridge <= 1.0:
             raise OptionError(f"ridge must be in (0, 1], got {self.ridge!r}")
-        least = (("rows", 1), ("most_inputs", 1), ("batches", 1), ("steps", 1), ("seed", 0))
-        for name, low in least:
+        if self.scope not in SCOPES:
+            known = ", ".join(map(repr, SCOPES))
+            raise OptionError(f"scope must be one of {known}, got {self.scope!r}")
+        for name, low in _LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
 
@@ -135,9 +150,9 @@ class RefitLayers:
             progress=self.progress,
         )
         mod = self._layer_by_layer(ir.unique_names(mod), errand)
-        if not self.options.blocks:
-            return mod
         options = self.options
+        if options.scope == "layers":
+            return mod
         how = Tuning(
             batches=options.batches,
             steps=options.steps,
@@ -145,7 +160,11 @@ class RefitLayers:
             outputs=self.outputs,
             taken=frozenset(layer.name for layer in self._taken(mod)),
         )
-        return changed(mod, tuned_blocks(mod, errand, how))
+        mod = changed(mod, tuned_blocks(mod, errand, how))
+        if options.scope == "blocks":
+            return mod
+        budget = Budget(passes=options.passes, work=options.work)
+        return changed(mod, tuned_net(mod, errand, how, budget))
 
     def _taken(self, mod: tvm.IRModule) -> list[Layer]:
         layers = find_layers(mod["main"]).values()

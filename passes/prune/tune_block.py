@@ -16,7 +16,7 @@ derived here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,12 @@ from scipy.optimize import minimize
 from tvm import relax
 
 from tvmopt.passes.prune.block_net import BlockNet, Trained
+from tvmopt.passes.prune.kept_batches import Batch
 from tvmopt.passes.prune.net_blocks import NetBlock
 from tvmopt.passes.prune.whitening import Coordinates, split
 from tvmopt.passes.quantize.hessian import Patches
 from tvmopt.passes.quantize.weight_layers import patches_of
 
-Batch = tuple[Mapping[str, np.ndarray], np.ndarray]
-"""What the block reads, by name, and the output wanted."""
 _HELD_OUT = 5  # every so many batches one is not fitted to
 _LOOKED_AT = 32  # batches by which curvature is told
 _MEMORY = 10  # steps that L-BFGS remembers
@@ -108,7 +107,7 @@ class _Task:
     ) -> None:
         self._net, self._trained, self._batches = BlockNet(block, trained), trained, batches
         self._output = block.output
-        self._energy = [float(np.sum(np.square(y, dtype=np.float64))) for _, y in batches]
+        self._energy = [float(np.sum(np.square(y, dtype=np.float64))) for _, (y,) in batches]
         calls = {step.var: step.call for step in block.steps}
         self._data = {layer.var: calls[layer.var].args[0] for layer in block.layers}
         self._patches = {
@@ -119,7 +118,7 @@ class _Task:
         """Return the error of some batches."""
         total = 0.0
         for i in which:
-            inputs, wanted = self._batches[i]
+            inputs, (wanted,) = self._batches[i]
             made, _ = self._net.run(inputs, values)
             missed = made[self._output] - wanted
             total += float(np.sum(np.square(missed, dtype=np.float64)))
@@ -131,11 +130,11 @@ class _Task:
         """Return the error of some batches, and its derivative by each constant."""
         total, by = 0.0, [np.zeros(value.shape) for value in values]
         for i in which:
-            inputs, wanted = self._batches[i]
+            inputs, (wanted,) = self._batches[i]
             made, pull = self._net.run(inputs, values)
             missed = made[self._output] - wanted
             total += float(np.sum(np.square(missed, dtype=np.float64)))
-            for place, part in zip(by, pull(missed), strict=True):
+            for place, part in zip(by, pull({self._output: missed}), strict=True):
                 place += part
         energy = sum(self._energy[i] for i in which) or 1.0
         return total / energy, [2.0 / energy * part for part in by]
@@ -158,7 +157,7 @@ class _Task:
             signs = np.random.default_rng((seed, i)).choice(
                 np.array([-1.0, 1.0], np.float32), made[self._output].shape
             )
-            for place, part in zip(squares, pull(signs), strict=True):
+            for place, part in zip(squares, pull({self._output: signs}), strict=True):
                 place += np.square(part) / energy
             for layer, data in self._data.items():
                 x = made[data] if data in made else given[data.name]

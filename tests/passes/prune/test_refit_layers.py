@@ -113,7 +113,7 @@ def _refit(
 def refitted(
     dense: tvm.IRModule, pruned: tvm.IRModule, samples: Samples, tap: Tap
 ) -> tuple[tvm.IRModule, Report]:
-    return _refit(pruned, dense, samples, tap, steps=6)
+    return _refit(pruned, dense, samples, tap, steps=6, scope="blocks")
 
 
 def test_layers_and_then_blocks_bring_the_net_nearer(
@@ -124,7 +124,7 @@ def test_layers_and_then_blocks_bring_the_net_nearer(
     tap: Tap,
 ) -> None:
     before = _error(pruned, dense, samples, tap)
-    layers, _ = _refit(pruned, dense, samples, tap, blocks=False)
+    layers, _ = _refit(pruned, dense, samples, tap, scope="layers")
     after = _error(layers, dense, samples, tap), _error(refitted[0], dense, samples, tap)
     assert after[0] < 0.5 * before
     assert after[1] < after[0]
@@ -171,7 +171,7 @@ def test_the_modules_given_stay(
 def test_a_net_that_lost_nothing_stays_nearly_as_it_is(
     dense: tvm.IRModule, samples: Samples, tap: Tap
 ) -> None:
-    same, _ = _refit(dense, dense, samples, tap, blocks=False)
+    same, _ = _refit(dense, dense, samples, tap, scope="layers")
     # Outputs are met to float32's rounding, 1e-14 of the square, and nothing makes them worse.
     assert _error(same, dense, samples, tap) < 1e-12
 
@@ -181,7 +181,7 @@ def test_layers_that_are_skipped_stay(
 ) -> None:
     skip = {"two": "it is said so"}
     new, report = _refit(
-        pruned, dense, samples, tap, layers=("one", "two"), skip=skip, blocks=False
+        pruned, dense, samples, tap, layers=("one", "two"), skip=skip, scope="layers"
     )
     now, was = _constants(new), _constants(pruned)
     assert [n for n in was if not np.array_equal(now[n], was[n])] == ["one", "one_sum"]
@@ -204,11 +204,11 @@ def test_reordered_outputs_are_compared_with_what_they_were(
     # The sums of "two" run in another order: rounding alone.
     assert _error(moved, dense, samples, tap) < 1e-10
     new, _ = _refit(
-        moved, dense, samples, tap, outputs={"one": order}, layers=("one",), blocks=False
+        moved, dense, samples, tap, outputs={"one": order}, layers=("one",), scope="layers"
     )
     assert _error(new, dense, samples, tap) < 1e-10
     # Without being told it is fitted to other channels' outputs, and breaks.
-    lost, _ = _refit(moved, dense, samples, tap, blocks=False, layers=("one",))
+    lost, _ = _refit(moved, dense, samples, tap, scope="layers", layers=("one",))
     assert _error(lost, dense, samples, tap) > 1e-5
 
 
@@ -224,6 +224,9 @@ def test_a_forecast_changes_nothing(dense: tvm.IRModule, pruned: tvm.IRModule) -
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batches": 0}, "batches must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"passes": 0}, "passes must be at least 1, got 0"),
+        ({"work": 0}, "work must be at least 1, got 0"),
+        ({"scope": "all"}, "scope must be one of 'layers', 'blocks', 'net', got 'all'"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, float], message: str) -> None:
@@ -260,7 +263,7 @@ def test_gradients_by_coordinates_are_those_of_differences(
 
     start = np.zeros(sum(one.size for one in coordinates))
     _, pull = net.run(inputs, list(split(start, coordinates)))
-    parts = zip(coordinates, pull(gradient), strict=True)
+    parts = zip(coordinates, pull({block.output: gradient}), strict=True)
     slope = np.concatenate([one.gradient(part) for one, part in parts])
     along = rng.standard_normal(start.shape)
     step = 1e-3

@@ -1,0 +1,124 @@
+"""Tune a changed net as a whole, the net as it was beside it.
+
+The whole is the longest stretch of layers through which derivatives are known. What it reads, and
+what it is to give, is kept on the disk.
+
+Source: none; derived here, on what ``tune_net`` cites.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import tvm
+from tvm import relax
+
+from tvmopt import ir
+from tvmopt.passes.prune.block_net import trained_of
+from tvmopt.passes.prune.kept_batches import Goal, KeptBatches
+from tvmopt.passes.prune.net_blocks import NetBlock, longest_stretch, net_blocks
+from tvmopt.passes.prune.refit_blocks import Tuning, changes_of, goal_of
+from tvmopt.passes.prune.tune_net import tune_net
+from tvmopt.passes.quantize.layers import Layer
+from tvmopt.passes.quantize.net_pair import Errand
+from tvmopt.passes.quantize.segments import Segments
+from tvmopt.passes.quantize.weight_layers import Build
+
+_SITE = "main"  # of decisions about the whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How long a net may be tuned.
+
+    Attributes:
+        passes: The most passes over the samples, at least 1.
+        work: About how many 10^9 multiply-adds forwards they may take, at least 1.
+    """
+
+    passes: int
+    work: int
+
+    def of(self, block: NetBlock, batches: int) -> int:
+        """Return how many passes are made, at least 1."""
+        each = sum(map(_multiplications, block.layers)) * batches
+        return max(1, min(self.passes, self.work * 10**9 // each))
+
+
+def tuned_net(
+    mod: tvm.IRModule, errand: Errand, how: Tuning, budget: Budget
+) -> dict[relax.Var, Build]:
+    """Return what must change in ``mod`` for it to be tuned as a whole.
+
+    Args:
+        mod: A net of floats with distinct names.
+        errand: What is needed; its reference has distinct names.
+        how: How; of it, batches and steps are those of blocks and count nothing here.
+        budget: How long.
+
+    Raises:
+        DataError: A tensor is not finite, or the disk is full.
+    """
+    block = longest_stretch(mod)
+    goals = block if isinstance(block, str) else _goals(block, mod, errand, how)
+    if isinstance(block, str) or isinstance(goals, str):
+        errand.note(_SITE, applied=False, reason=f"not tuned as a whole: {goals}")
+        return {}
+    trained = [one for one in trained_of(block) if one.layer.name in how.taken]
+    if not trained:
+        return {}
+    tell, passes = errand.progress or (lambda *_: None), budget.of(block, len(errand.samples))
+    with tempfile.TemporaryDirectory(prefix="tvmopt-tune-") as name:
+        places = [Path(name) / kind for kind in ("own", "wanted", "net")]
+        for place in places:
+            place.mkdir()
+        own = Segments(mod, errand.samples, errand.tap, places[0], [block.output])
+        wanted = [goal.wanted for goal in goals]
+        dense = Segments(errand.reference, errand.samples, errand.tap, places[1], wanted)
+        kept = KeptBatches(block, goals, (own, dense), errand.samples, places[2])
+        tuned = tune_net(
+            block,
+            trained,
+            kept,
+            goals,
+            passes=passes,
+            seed=how.seed,
+            tell=lambda done: tell("tune the net", done, passes),
+        )
+    first, last = block.layers[0].name, block.layers[-1].name
+    errand.note(
+        _SITE,
+        applied=True,
+        reason=f"{first!r} to {last!r} tuned together: error {tuned.before:.3g} -> "
+        f"{tuned.after:.3g} of the output's square, on samples not fitted to, in {passes} passes",
+    )
+    return dict(changes_of(trained, tuned.values))
+
+
+def _multiplications(layer: Layer) -> int:
+    outputs = layer.weight.shape[-1] if layer.is_matmul else layer.weight.shape[0]
+    return prod(ir.static_shape(layer.var)) * layer.weight.size // outputs
+
+
+def _goals(block: NetBlock, mod: tvm.IRModule, errand: Errand, how: Tuning) -> list[Goal] | str:
+    """Return what the output is to be, then what tensors between blocks are; or why not."""
+    named = {var.name: var for var, _ in ir.bindings(errand.reference["main"])}
+    output = goal_of(block.output, mod, named, how.outputs)
+    if isinstance(output, str):
+        return output
+    return [output, *_between(block, mod, named, how)]
+
+
+def _between(
+    block: NetBlock, mod: tvm.IRModule, named: dict[str, relax.Var], how: Tuning
+) -> Iterator[Goal]:
+    inside = {step.var for step in block.steps} - {block.output}
+    for found in net_blocks(mod):
+        if isinstance(found, NetBlock) and found.output in inside:
+            goal = goal_of(found.output, mod, named, how.outputs)
+            if isinstance(goal, Goal):
+                yield goal
