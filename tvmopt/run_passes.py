@@ -83,10 +83,31 @@ def _foresee(recipe: Recipe, context: Context, given: Collection[str]) -> Predic
         return context.predict
 
     def predict(mod: tvm.IRModule) -> Mapping[str, float]:
-        later = placeholders(context.predict)
-        return context.predict(run_passes(mod, recipe, later, given, {}, values=False))
+        passes = _for_part(recipe, mod)
+        if not passes:
+            return context.predict(mod)
+        later, those = placeholders(context.predict), replace(recipe, passes=passes, auto_bits=())
+        return context.predict(run_passes(mod, those, later, given, {}, values=False))
 
     return predict
+
+
+def _for_part(recipe: Recipe, mod: tvm.IRModule) -> tuple[Any, ...]:
+    """Return the passes that quantize, without the patterns that fit nothing in a part of the net.
+
+    They were looked at in the whole net; passes ask for the time of single layers too.
+    """
+    layers = list(find_layers(mod["main"]).values())
+
+    def there(pattern: str) -> bool:
+        return pattern == "*" or any(layer.matches(pattern) for layer in layers)
+
+    passes = []
+    for kind, options in zip(recipe.kinds, recipe.passes, strict=True):
+        if kind.stage == "quantize":
+            found = tuple(pattern for pattern in options.layers if there(pattern))
+            passes += [replace(options, layers=found)] if found else []
+    return tuple(passes)
 
 
 def _as_given(layer: Layer, before: Collection[str]) -> Layer:
