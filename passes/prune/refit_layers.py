@@ -3,10 +3,10 @@
 Before and after: the same graph, other values of weights that are not zero, and of biases. First
 layer after layer, those that are dense too: what each reads is what the layers before it, fitted
 already, make of the samples, and what it is to give is what the net as it was gives (the
-*asymmetric* target). Then block after block, the layers of each together, so that the tensor behind
-it meets that of the net as it was: a layer behind a sum so makes up for what the others of the sum
-lost. Last all layers together. It needs no labels. It serves after pruning of weights or channels,
-and after factorizing.
+*asymmetric* target). Then the layers of each block together, so that the tensor behind it meets
+that of the net as it was: a layer behind a sum so makes up for what the others of the sum lost. Or those
+of the net together, so that outputs are met too. It needs no labels. It serves after pruning of
+weights or channels, and after factorizing.
 
 Cost: each binding of either net runs about three times on every sample; then a few solves a layer,
 a block runs forwards and backwards once for each step and batch, and the net once for each pass and
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,7 +33,7 @@ from tvmopt.errors import OptionError
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
 from tvmopt.passes.prune.paired_layers import PairedFloats, paired_layers
 from tvmopt.passes.prune.refit_blocks import Tuning, tuned_blocks
-from tvmopt.passes.prune.refit_net import Budget, tuned_net
+from tvmopt.passes.prune.refit_net import Budget, layers_of_whole, tuned_net
 from tvmopt.passes.prune.refit_rows import refit_rows
 from tvmopt.passes.quantize.hessian import Moments, MomentSum
 from tvmopt.passes.quantize.layers import Layer, find_layers, select
@@ -53,7 +53,7 @@ class RefitLayersOptions:
 
     Attributes:
         scope: "layers" are fitted one by one; "blocks", then tuned block by block; "net", then all
-            together.
+            tuned together, and block by block those of which that cannot be.
         ridge: Pull of a layer towards the weights at hand, as a share of the inputs' mean square,
             in (0, 1].
         rows: About how many rows of each layer's inputs are looked at, at least 1.
@@ -150,19 +150,26 @@ class RefitLayers:
             progress=self.progress,
         )
         mod = self._layer_by_layer(ir.unique_names(mod), errand)
-        options = self.options
-        if options.scope == "layers":
+        if self.options.scope == "layers":
             return mod
+        return self._together(mod, errand)
+
+    def _together(self, mod: tvm.IRModule, errand: Errand) -> tvm.IRModule:
+        """Tune layers together: those of the net by blocks, or of what is not tuned as a whole."""
+        options = self.options
+        taken = frozenset(layer.name for layer in self._taken(mod))
         how = Tuning(
             batches=options.batches,
             steps=options.steps,
             seed=options.seed,
             outputs=self.outputs,
-            taken=frozenset(layer.name for layer in self._taken(mod)),
+            taken=taken,
         )
-        mod = changed(mod, tuned_blocks(mod, errand, how))
         if options.scope == "blocks":
-            return mod
+            return changed(mod, tuned_blocks(mod, errand, how))
+        # Blocks first would take the samples by heart that are to say how good the whole is.
+        outside = taken - layers_of_whole(mod, errand, how)
+        mod = changed(mod, tuned_blocks(mod, errand, replace(how, taken=outside)))
         budget = Budget(passes=options.passes, work=options.work)
         return changed(mod, tuned_net(mod, errand, how, budget))
 

@@ -49,6 +49,12 @@ class Budget:
         return max(1, min(self.passes, self.work * 10**9 // each))
 
 
+def layers_of_whole(mod: tvm.IRModule, errand: Errand, how: Tuning) -> frozenset[str]:
+    """Return the names of the layers that ``tuned_net`` would tune, if they are taken."""
+    whole = _whole(mod, errand, how)
+    return frozenset() if isinstance(whole, str) else frozenset(one.name for one in whole[0].layers)
+
+
 def tuned_net(
     mod: tvm.IRModule, errand: Errand, how: Tuning, budget: Budget
 ) -> dict[relax.Var, Build]:
@@ -63,11 +69,11 @@ def tuned_net(
     Raises:
         DataError: A tensor is not finite, or the disk is full.
     """
-    block = longest_stretch(mod)
-    goals = block if isinstance(block, str) else _goals(block, mod, errand, how)
-    if isinstance(block, str) or isinstance(goals, str):
-        errand.note(_SITE, applied=False, reason=f"not tuned as a whole: {goals}")
+    whole = _whole(mod, errand, how)
+    if isinstance(whole, str):
+        errand.note(_SITE, applied=False, reason=f"not tuned as a whole: {whole}")
         return {}
+    block, goals = whole
     trained = [one for one in trained_of(block) if one.layer.name in how.taken]
     if not trained:
         return {}
@@ -104,13 +110,18 @@ def _multiplications(layer: Layer) -> int:
     return prod(ir.static_shape(layer.var)) * layer.weight.size // outputs
 
 
-def _goals(block: NetBlock, mod: tvm.IRModule, errand: Errand, how: Tuning) -> list[Goal] | str:
-    """Return what the output is to be, then what tensors between blocks are; or why not."""
+def _whole(
+    mod: tvm.IRModule, errand: Errand, how: Tuning
+) -> tuple[NetBlock, tuple[Goal, ...]] | str:
+    """Return the whole, and its goals, the output's first; or why there is none."""
+    block = longest_stretch(mod)
+    if isinstance(block, str):
+        return block
     named = {var.name: var for var, _ in ir.bindings(errand.reference["main"])}
     output = goal_of(block.output, mod, named, how.outputs)
     if isinstance(output, str):
         return output
-    return [output, *_between(block, mod, named, how)]
+    return block, (output, *_between(block, mod, named, how))
 
 
 def _between(

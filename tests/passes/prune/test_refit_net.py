@@ -15,7 +15,7 @@ from tvmopt.frontend.onnx import TensorSpec
 from tvmopt.passes.canonicalize.rebuild import rebuild_main
 from tvmopt.passes.prune.net_blocks import NetBlock, longest_stretch
 from tvmopt.passes.prune.refit_blocks import Tuning
-from tvmopt.passes.prune.refit_layers import changed
+from tvmopt.passes.prune.refit_layers import RefitLayers, RefitLayersOptions, changed
 from tvmopt.passes.prune.refit_net import Budget, tuned_net
 from tvmopt.passes.quantize.net_pair import Errand
 from tvmopt.report import Report
@@ -226,3 +226,16 @@ def test_why_nothing_is_tuned_is_said(build: Build, samples: Samples, tap: Tap) 
         "not tuned as a whole: it has relax.nn.conv2d, whose derivative is not known"
     )
     assert np.array_equal(_constants(new)["grouped"], _constants(mod)["grouped"])
+
+
+def test_blocks_are_tuned_only_where_the_whole_is_not(
+    build: Build, samples: Samples, tap: Tap
+) -> None:
+    mod, dense = _net(build, odd="first", dropped=True), _net(build, odd="first")
+    report = Report()
+    RefitLayers(RefitLayersOptions(passes=1, steps=1), dense, samples, tap, report)(mod)
+    tuned = [(d.site, d.reason.split(":")[0]) for d in report.decisions if "tuned" in d.reason]
+    assert tuned == [
+        ("first", "tuned with its block"),
+        ("main", "'one' to 'head' tuned together"),
+    ]
