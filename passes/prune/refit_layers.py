@@ -4,9 +4,9 @@ Before and after: the same graph, other values of weights that are not zero, and
 layer after layer, those that are dense too: what each reads is what the layers before it, fitted
 already, make of the samples, and what it is to give is what the net as it was gives (the
 *asymmetric* target). Then the layers of each block together, so that the tensor behind it meets
-that of the net as it was: a layer behind a sum so makes up for what the others of the sum lost. Or those
-of the net together, so that outputs are met too. It needs no labels. It serves after pruning of
-weights or channels, and after factorizing.
+that of the net as it was: a layer behind a sum so makes up for what the others of the sum lost.
+Or those of the net together, so that outputs are met too. It needs no labels. It serves after
+pruning of weights or channels, and after factorizing.
 
 Cost: each binding of either net runs about three times on every sample; then a few solves a layer,
 a block runs forwards and backwards once for each step and batch, and the net once for each pass and
