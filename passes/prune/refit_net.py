@@ -22,6 +22,7 @@ from tvmopt.passes.prune.block_net import trained_of
 from tvmopt.passes.prune.kept_batches import Goal, KeptBatches
 from tvmopt.passes.prune.net_blocks import NetBlock, longest_stretch, net_blocks
 from tvmopt.passes.prune.refit_blocks import Tuning, changes_of, goal_of
+from tvmopt.passes.prune.tune_block import Tuned
 from tvmopt.passes.prune.tune_net import tune_net
 from tvmopt.passes.quantize.layers import Layer
 from tvmopt.passes.quantize.net_pair import Errand
@@ -29,6 +30,7 @@ from tvmopt.passes.quantize.segments import Segments
 from tvmopt.passes.quantize.weight_layers import Build
 
 _SITE = "main"  # of decisions about the whole
+_Whole = tuple[NetBlock, tuple[Goal, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,7 @@ def tuned_net(
     Args:
         mod: A net of floats with distinct names.
         errand: What is needed; its reference has distinct names.
-        how: How; of it, batches and steps are those of blocks and count nothing here.
+        how: How; its batches and steps are those of blocks.
         budget: How long.
 
     Raises:
@@ -73,36 +75,45 @@ def tuned_net(
     if isinstance(whole, str):
         errand.note(_SITE, applied=False, reason=f"not tuned as a whole: {whole}")
         return {}
-    block, goals = whole
+    block = whole[0]
     trained = [one for one in trained_of(block) if one.layer.name in how.taken]
     if not trained:
         return {}
     tell, passes = errand.progress or (lambda *_: None), budget.of(block, len(errand.samples))
-    with tempfile.TemporaryDirectory(prefix="tvmopt-tune-") as name:
-        places = [Path(name) / kind for kind in ("own", "wanted", "net")]
-        for place in places:
-            place.mkdir()
-        own = Segments(mod, errand.samples, errand.tap, places[0], [block.output])
-        wanted = [goal.wanted for goal in goals]
-        dense = Segments(errand.reference, errand.samples, errand.tap, places[1], wanted)
-        kept = KeptBatches(block, goals, (own, dense), errand.samples, places[2])
+    with tempfile.TemporaryDirectory(prefix="tvmopt-tune-") as folder:
         tuned = tune_net(
             block,
             trained,
-            kept,
-            goals,
+            _kept(mod, whole, errand, Path(folder)),
+            whole[1],
             passes=passes,
             seed=how.seed,
             tell=lambda done: tell("tune the net", done, passes),
         )
-    first, last = block.layers[0].name, block.layers[-1].name
+    _note(errand, block, tuned, passes)
+    return dict(changes_of(trained, tuned.values))
+
+
+def _kept(mod: tvm.IRModule, whole: _Whole, errand: Errand, folder: Path) -> KeptBatches:
+    """Return what the whole reads, and what it is to give, kept in a folder."""
+    block, goals = whole
+    places = [folder / kind for kind in ("own", "wanted", "net")]
+    for place in places:
+        place.mkdir()
+    own = Segments(mod, errand.samples, errand.tap, places[0], [block.output])
+    wanted = [goal.wanted for goal in goals]
+    dense = Segments(errand.reference, errand.samples, errand.tap, places[1], wanted)
+    return KeptBatches(block, goals, (own, dense), errand.samples, places[2])
+
+
+def _note(errand: Errand, block: NetBlock, tuned: Tuned, passes: int) -> None:
     errand.note(
         _SITE,
         applied=True,
-        reason=f"{first!r} to {last!r} tuned together: error {tuned.before:.3g} -> "
-        f"{tuned.after:.3g} of the output's square, on samples not fitted to, in {passes} passes",
+        reason=f"{block.layers[0].name!r} to {block.layers[-1].name!r} tuned together: error "
+        f"{tuned.before:.3g} -> {tuned.after:.3g} of the output's square, on samples not fitted "
+        f"to, in {passes} passes",
     )
-    return dict(changes_of(trained, tuned.values))
 
 
 def _multiplications(layer: Layer) -> int:
@@ -110,9 +121,7 @@ def _multiplications(layer: Layer) -> int:
     return prod(ir.static_shape(layer.var)) * layer.weight.size // outputs
 
 
-def _whole(
-    mod: tvm.IRModule, errand: Errand, how: Tuning
-) -> tuple[NetBlock, tuple[Goal, ...]] | str:
+def _whole(mod: tvm.IRModule, errand: Errand, how: Tuning) -> _Whole | str:
     """Return the whole, and its goals, the output's first; or why there is none."""
     block = longest_stretch(mod)
     if isinstance(block, str):

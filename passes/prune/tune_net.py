@@ -52,7 +52,7 @@ def tune_net(
         trained: The constants of it that may change.
         batches: At least one.
         goals: What each of a batch's arrays is for; the outputs first.
-        passes: Over the samples, at least 1.
+        passes: At least 1.
         seed: Of the order of the samples.
         tell: Takes how many passes are done.
 
@@ -60,25 +60,27 @@ def tune_net(
         Its errors are those of the outputs on the samples held out.
     """
     task = _Task(block, trained, batches, goals)
-    every = range(len(batches))
-    held = [i for i in every if i % _HELD_OUT == _HELD_OUT - 1] or list(every)
-    fitted = np.array([i for i in every if i not in set(held)] or held)
-    values = [one.value.copy() for one in trained]
-    best, before = [value.copy() for value in values], task.error(values, held)
-    least = before
+    fitted, held = _parts(len(batches))
+    values, best = ([one.value.copy() for one in trained] for _ in range(2))
     rng = np.random.default_rng(seed)
-    together = max(1, _SAMPLES // task.batch)
-    count = -(-len(fitted) // together)
+    before = least = task.error(values, held)
+    count = -(-len(fitted) // max(1, _SAMPLES // task.batch))  # steps of a pass
     adam = _Adam(trained, passes * count)
     for done in range(passes):
         tell(done)
         for some in np.array_split(rng.permutation(fitted), count):
             adam.step(values, task.slope(values, some.tolist()))
-        error = task.error(values, held)
-        if error < least:
+        if (error := task.error(values, held)) < least:
             best, least = [value.copy() for value in values], error
     tell(passes)
     return Tuned(values=tuple(best), trained=tuple(trained), before=before, after=least)
+
+
+def _parts(count: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the batches that are fitted to, and of those held out."""
+    held = [i for i in range(count) if i % _HELD_OUT == _HELD_OUT - 1]
+    fitted = [i for i in range(count) if i % _HELD_OUT != _HELD_OUT - 1]
+    return fitted, held or fitted
 
 
 class _Task:
