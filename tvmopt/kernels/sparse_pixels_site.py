@@ -28,6 +28,7 @@ LIST_CYCLES = 20  # a loop whose length nothing tells before, and the sums' way 
 SWAP_CYCLES = 1.8  # to load, transpose and store one word of a register's worth
 CHAINS = 8  # sums that must be under way for multiply-adds to follow each other without a gap
 L1_SHARE = 0.75  # of level 1 that a tile's words may take
+LARGE = 1.15  # times the work where planes take more than a quarter of level 2
 SHARED_BANDS = 4  # with fewer bands, threads share the outputs of each
 
 
@@ -175,9 +176,9 @@ def _depth(bands: PixelBands, target: CpuTarget) -> int:
 
 
 def _bands(conv: ConvSite, word: int, tile: int, target: CpuTarget) -> PixelBands | None:
-    """Return bands whose planes stay in a quarter of level 2; None where one line's do not."""
+    """Return the bands of least work; None where one line's planes outgrow half of level 2."""
     first = PixelBands(conv=conv, word=word, rows=1, tile=tile)
-    most = min(MAX_PLANES, target.l2_bytes // 16)
+    most = min(MAX_PLANES, target.l2_bytes // 8)
     if conv.pointwise:
         # One tile a band: nothing is copied twice, and the planes are as small as can be.
         return replace(first, rows=min(tile, first.lines))
@@ -192,7 +193,8 @@ def _bands(conv: ConvSite, word: int, tile: int, target: CpuTarget) -> PixelBand
     def spent(bands: PixelBands) -> float:
         copied = len(bands.phases) * bands.words * (bands.rows + bands.halo[0]) * bands.pitch
         computed = bands.tiles * tile * conv.out_channels * conv.taps / word / 16
-        return bands.count * (copied + computed)
+        large = LARGE if bands.size * 4 > target.l2_bytes // 4 else 1.0
+        return bands.count * (copied + computed) * large
 
     return min(fit, key=spent)
 
