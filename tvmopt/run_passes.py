@@ -210,46 +210,14 @@ def _make_floats(
     """
     samples = None if context.blind else context.samples
     tap = None if context.blind else context.tap
+    make: Any
     match options:
         case FactorizeLayersOptions():
-            factorize = FactorizeLayers(
-                replace(options, skip=wish.skip(mod)),
-                samples,
-                tap,
-                context.report,
-                predict=context.predict,
-                must_pay=wish.must_pay,
-                progress=context.progress,
-            )
-            new = factorize(mod)
-            trail.follow(factorize.outputs)
-            return new
+            make = FactorizeLayers
         case PruneChannelsOptions():
-            channels = PruneChannels(
-                replace(options, skip=wish.skip(mod)),
-                samples,
-                tap,
-                context.report,
-                predict=context.predict,
-                must_pay=wish.must_pay,
-                progress=context.progress,
-            )
-            new = channels(mod)
-            trail.follow(channels.outputs)
-            return new
+            make = PruneChannels
         case PruneWeightsOptions():
-            prune = PruneWeights(
-                replace(options, skip=wish.skip(mod)),
-                samples,
-                tap,
-                context.report,
-                predict=context.predict,
-                must_pay=wish.must_pay,
-                progress=context.progress,
-            )
-            new = prune(mod)
-            trail.follow(prune.outputs)
-            return new
+            make = PruneWeights
         case RefitLayersOptions():
             return RefitLayers(
                 replace(options, skip=wish.skip(mod)),
@@ -260,7 +228,20 @@ def _make_floats(
                 outputs=trail.outputs,
                 progress=context.progress,
             )(mod)
-    raise AssertionError(f"{type(options).__name__} has no pass")
+        case _:
+            raise AssertionError(f"{type(options).__name__} has no pass")
+    step = make(
+        replace(options, skip=wish.skip(mod)),
+        samples,
+        tap,
+        context.report,
+        predict=context.predict,
+        must_pay=wish.must_pay,
+        progress=context.progress,
+    )
+    new: tvm.IRModule = step(mod)
+    trail.follow(step.outputs)
+    return new
 
 
 def _quantize(
