@@ -12,7 +12,7 @@ from tvmopt.passes.lowrank.problem import Problem, plain_problem, sampled_proble
 from tvmopt.passes.prune.float_layers import FloatLayer
 from tvmopt.passes.quantize.hessian import MomentSum
 from tvmopt.passes.quantize.net_pair import NetPair
-from tvmopt.passes.quantize.repair_weights import sampled
+from tvmopt.passes.quantize.repair_weights import half_sums
 
 
 def problem_of_weights(layer: FloatLayer) -> Problem:
@@ -37,16 +37,7 @@ def problems_of(
     """
     sums = [(_empty(layer), _empty(layer)) for layer in stage]
     share = max(2, options.rows // pair.batches)
-    for number, (inputs, outputs) in enumerate(pair.run(stage, outputs=False)):
-        seed = (options.seed, number)
-        for layer, halves in zip(stage, sums, strict=True):
-            x, y = inputs[layer.data.name], outputs[layer.reference.name]
-            rows, wanted = sampled(layer, x, y, share, seed)
-            if pair.batches > 1:
-                halves[number % 2].add(rows, wanted)
-            else:
-                for half, total in enumerate(halves):
-                    total.add(rows[:, half::2], wanted[:, half::2])
+    half_sums(pair, stage, sums, share, options.seed)
     return [_problem(layer, halves, options) for layer, halves in zip(stage, sums, strict=True)]
 
 

@@ -141,22 +141,40 @@ def look_at(
     """Run the samples up to a stage's layers, and return what these see and should give.
 
     Returns:
-        For each layer the moments of two halves of the rows: of every other batch, or of every
-        other row where there is one batch.
+        For each layer the moments of two halves of the rows, as ``half_sums`` cuts them.
     """
     sums = [(_empty(layer), _empty(layer)) for layer in stage]
     share = max(1, options.rows // pair.batches)
+    half_sums(pair, stage, sums, share, options.seed)
+    return [_finished(*halves) for halves in sums]
+
+
+def half_sums(
+    pair: NetPair,
+    stage: Sequence[PairedLayer],
+    sums: Sequence[tuple[MomentSum, MomentSum]],
+    share: int,
+    seed: int,
+) -> None:
+    """Run the samples up to a stage's layers, and add up what these see and should give.
+
+    Args:
+        pair: The net as it is, and as it was.
+        stage: The layers.
+        sums: For each layer those of two halves of the rows: of every other batch, or of every
+            other row where there is one batch.
+        share: About how many rows of a batch are looked at.
+        seed: Of the choice of rows.
+    """
     for number, (inputs, outputs) in enumerate(pair.run(stage, outputs=False)):
-        seed = (options.seed, number)
         for layer, halves in zip(stage, sums, strict=True):
             x, y = inputs[layer.data.name], outputs[layer.reference.name]
-            rows, wanted = sampled(layer, x, y, share, seed)
+            rows, wanted = sampled(layer, x, y, share, (seed, number))
             if pair.batches > 1:
                 halves[number % 2].add(rows, wanted)
             else:
                 for half, total in enumerate(halves):
                     total.add(rows[:, half::2], wanted[:, half::2])
-    return [_finished(*halves) for halves in sums]
 
 
 def _empty(layer: WeightLayer) -> MomentSum:
