@@ -16,6 +16,7 @@ from tvmopt.calibration import Samples, load_samples
 from tvmopt.compression import Calibration, Compression, Outcome, forecast_decisions
 from tvmopt.context import Context, Progress, no_samples, placeholders
 from tvmopt.errors import DataError
+from tvmopt.float_passes import change_floats
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
 from tvmopt.layers import Layer, layers_of
@@ -23,9 +24,10 @@ from tvmopt.lowering import predict_layers
 from tvmopt.passes.canonicalize import canonicalize_passes
 from tvmopt.plan import Plan, make_plan
 from tvmopt.recipe import Recipe
+from tvmopt.recipe.kinds import FLOATS
 from tvmopt.recipe.rules import check_matches
 from tvmopt.report import Decision, Report
-from tvmopt.run_passes import FLOATS, change_floats, run_passes
+from tvmopt.run_passes import run_passes
 from tvmopt.samples import Port
 from tvmopt.tap import native_tap
 from tvmopt.targets import CpuTarget

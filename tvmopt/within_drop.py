@@ -24,9 +24,8 @@ from tvmopt.passes.quantize.sensitivity import (
     rank_layers,
 )
 from tvmopt.recipe import LayerRule, Recipe
-from tvmopt.recipe.kinds import PassKind
+from tvmopt.recipe.kinds import FLOATS, PassKind
 from tvmopt.report import Report
-from tvmopt.run_passes import FLOATS
 from tvmopt.tap import native_tap
 from tvmopt.targets import CpuTarget
 

@@ -22,6 +22,8 @@ from tvmopt.recipe.tables import nearest
 
 Stage = Literal["restructure", "prune", "prepare", "quantize", "repair"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+FLOATS: tuple[Stage, ...] = ("restructure", "prune")
+"""The stages that run for real before anything is planned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
