@@ -16,7 +16,7 @@ STRUCTURES = ("1x1", "2x1", "4x1", "8x1", "16x1", "16x4", "2:4", "4:8")
 # The first three are of second order.
 IMPORTANCES = ("admm", "obs", "sparsegpt", "wanda", "magnitude")
 REPAIRED = ("yes", "no")
-# Repair: the pruned layers as they are pruned, then all layers, dense ones too.
+# Repair: the pruned layers as they are pruned, then all layers together, dense ones too.
 REFIT: Pass = {"name": "refit-layers"}
 # Models that the grid is for, unless others are named.
 TASKS = ("fashion_resnet8", "minilm_l6_v2")
@@ -30,7 +30,8 @@ class Cell:
         structure: One of ``STRUCTURES``.
         sparsity: Percent of the weights that become zero.
         importance: One of ``IMPORTANCES``.
-        repair: Whether what is left is refitted, in the layer and then in the whole net.
+        repair: Whether zeros are shared out by the layers' sensitivity and what is left is
+            refitted, in the layer and then in the whole net; if not, all layers lose alike.
     """
 
     structure: str
@@ -51,6 +52,7 @@ class Cell:
             "structure": self.structure,
             "sparsity": self.sparsity / 100,
             "importance": self.importance,
+            "allocation": "sensitivity" if self.repair and not of_many(self.structure) else "uniform",
             "repair": self.repair,
         }
         return Method(name=self.name, text=recipe_text([prune, *([REFIT] if self.repair else [])]))
@@ -85,7 +87,12 @@ def cells(
 
 def _shares(structure: str, sparsities: Sequence[int]) -> Sequence[int]:
     """Return the shares of zeros that a structure can have, in percent."""
-    if ":" not in structure:
+    if not of_many(structure):
         return sparsities
     kept, of = map(int, structure.split(":"))
     return (100 - 100 * kept // of,)
+
+
+def of_many(structure: str) -> bool:
+    """Return whether a structure is N of M, which says its share by itself."""
+    return ":" in structure
