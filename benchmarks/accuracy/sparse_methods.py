@@ -45,6 +45,11 @@ class Cell:
         refit = "refitted" if self.repair else "not refitted"
         return f"{self.structure} {self.sparsity} % {self.importance}, {refit}"
 
+    @property
+    def allocation(self) -> str:
+        """Which layers' zeros they are: N of M leaves no choice."""
+        return "sensitivity" if self.repair and not of_many(self.structure) else "uniform"
+
     def method(self) -> Method:
         """Return what makes it."""
         prune: Pass = {
@@ -52,7 +57,7 @@ class Cell:
             "structure": self.structure,
             "sparsity": self.sparsity / 100,
             "importance": self.importance,
-            "allocation": "sensitivity" if self.repair and not of_many(self.structure) else "uniform",
+            "allocation": self.allocation,
             "repair": self.repair,
         }
         return Method(name=self.name, text=recipe_text([prune, *([REFIT] if self.repair else [])]))
