@@ -13,8 +13,9 @@ from benchmarks.accuracy.methods import Method, Pass, recipe_text
 SPARSITIES = (50, 60, 70, 80, 90)  # percent
 # Outputs by inputs, from those that keep accuracy best to those that are fastest; N of M.
 STRUCTURES = ("1x1", "2x1", "4x1", "8x1", "16x1", "16x4", "2:4", "4:8")
-# The first three are of second order.
-IMPORTANCES = ("admm", "obs", "sparsegpt", "wanda", "magnitude")
+# These update the weights that stay, too: that is a part of the method, no repair.
+SECOND_ORDER = ("admm", "obs", "sparsegpt")
+IMPORTANCES = (*SECOND_ORDER, "wanda", "magnitude")
 REPAIRED = ("yes", "no")
 # Repair: the pruned layers as they are pruned, then all layers together, dense ones too.
 REFIT: Pass = {"name": "refit-layers"}
@@ -31,7 +32,8 @@ class Cell:
         sparsity: Percent of the weights that become zero.
         importance: One of ``IMPORTANCES``.
         repair: Whether zeros are shared out by the layers' sensitivity and what is left is
-            refitted, in the layer and then in the whole net; if not, all layers lose alike.
+            refitted, in the layer and then in the whole net; if not, all layers lose alike, and
+            only methods of second order change what is left.
     """
 
     structure: str
@@ -58,7 +60,7 @@ class Cell:
             "sparsity": self.sparsity / 100,
             "importance": self.importance,
             "allocation": self.allocation,
-            "repair": self.repair,
+            "repair": self.repair or self.importance in SECOND_ORDER,
         }
         return Method(name=self.name, text=recipe_text([prune, *([REFIT] if self.repair else [])]))
 
