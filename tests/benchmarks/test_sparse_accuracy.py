@@ -56,7 +56,10 @@ def test_every_cell_is_a_recipe(tmp_path: Path, structure: str, importance: str)
         pruning, *refit = recipe.passes
         assert bool(refit) == cell.repair
         assert (recipe.keep, pruning.structure) == ("all", structure)
-        assert (pruning.sparsity, pruning.repair) == (0.5, cell.repair)
+        assert pruning.sparsity == 0.5
+        assert pruning.repair == (cell.repair or importance in sparse_methods.SECOND_ORDER)
+        by_layer = cell.repair and ":" not in structure
+        assert pruning.allocation == ("sensitivity" if by_layer else "uniform")
 
 
 @pytest.mark.parametrize("form", low_rank_methods.FORMS)
