@@ -11,7 +11,7 @@ import pytest
 from tvmopt.kernels import qconv
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.qconv_chained import best
-from tvmopt.kernels.qconv_site import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite, largest_of
 from tvmopt.targets import resolve
 
 PRODUCT = ConvSite(batch=1, height=1, width=9, channels=64, out_channels=24, kernel=(1, 1))
@@ -59,3 +59,32 @@ def test_lines_and_steps() -> None:
         )
     ]
     assert sizes == [(64, 1, 24), (24, 3, 24), (8, 9, 24), (4, 9, 12)]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"), [([-128, 5], 128), ([-3, 128], 129), ([-200, 128], 200), ([0, 255], 255)]
+)
+def test_only_the_negative_of_128_fits_8_bits(values: list[int], wanted: int) -> None:
+    assert largest_of(np.array(values)) == wanted
+
+
+@pytest.mark.parametrize("largest", [7, 64, 200])
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 0), ("uint8", 255), ("int8", -128)])
+def test_padding_holds_the_zero_point_of_run_time(
+    kit: SimpleNamespace, largest: int, dtype: str, zero: int
+) -> None:
+    rng = np.random.default_rng(largest)
+    conv = replace(PRODUCT, height=3, width=5, channels=4, kernel=(2, 2), pads=(1, 0, 0, 1))
+    site = QConvSite(conv=conv, dtype=dtype, zero_point=0, largest=largest, zero_dtype=dtype)
+    weight = rng.integers(-largest, largest + 1, (24, 2, 2, 4))
+    how, packed = best(site, weight, np.zeros(24, np.int64), kit.HERE)
+    sums = qconv.pack_bias(weight.sum((1, 2, 3)), np.zeros_like(weight), site, how)
+    limits = np.iinfo(dtype)
+    x = rng.integers(limits.min, limits.max + 1, conv.input_shape).astype(dtype)
+    point = np.array([zero], dtype)
+    got = kit.run(qconv.qconv(site, how, "kernel"), x, *packed, point, sums)
+    real = np.pad(x.astype(int) - zero, ((0, 0), (1, 0), (0, 1), (0, 0)))
+    wanted = sum(
+        real[:, i : i + 3, j : j + 5] @ weight[:, i, j].T for i in range(2) for j in range(2)
+    )
+    assert np.array_equal(got, wanted)

@@ -251,3 +251,32 @@ def test_sums_of_words_are_as_full_as_32_bits_and_no_fuller(
         sums = x.astype(np.int64) @ weight.astype(np.int64)
         unit = F32(np.float64(WORD) * np.float64(F32(0.01)))
         assert np.array_equal(got, sums.astype(np.float32) * unit)
+
+
+@pytest.mark.parametrize("zeros", ["tensor", "outputs"])
+def test_weights_may_have_zero_points_and_reach_128(
+    kit: SimpleNamespace,
+    execute: Callable[..., tuple[list[np.ndarray], list[str]]],
+    zeros: str,
+) -> None:
+    rng = np.random.default_rng(17)
+    zero = np.full(OUT, 127) if zeros == "tensor" else rng.integers(100, 150, OUT)
+    zero[0] = 127  # 255 - 127 is one more than 8 bits hold
+    codes = rng.integers(0, 256, (OUT, 3, 3, C)).astype(np.uint8)
+    codes[:, 0, 0, 0] = 255
+    scales = np.full(OUT, 0.003, np.float32)
+    how = Affine(scale=scales, zero_point=zero.astype(np.int32), dtype="uint8", axis=0)
+
+    def body(emit: object, x: relax.Var) -> relax.Expr:
+        data = emit(forms.dequantize(x, affine(SX, ZX, "uint8")))
+        weight = emit(forms.dequantize(relax.const(codes), how))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        return emit(relax.op.nn.conv2d(data, weight, padding=(1, 1, 1, 1), **layouts), "conv")
+
+    x = rng.integers(0, 256, (1, H, W, C)).astype(np.uint8)
+    (got,), names = execute(kit.module(body, x.shape, dtype="uint8"), x)
+    assert any(name.startswith("qu8_qc9w") for name in names)
+    real = x.astype(np.int64) - ZX
+    sums = word_sums(real, codes.astype(np.int64) - zero[:, None, None, None])
+    unit = (np.float64(SX) * scales.astype(np.float64)).astype(np.float32)
+    assert np.array_equal(got, sums.astype(np.float32) * unit)

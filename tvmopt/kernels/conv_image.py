@@ -36,6 +36,7 @@ class Image:
         self.height, self.width = site.padded
         self.pitch = self.width * site.channels
         self.copied = any(site.pads) or site.planar or copied
+        self._zero: Expr = tirx.const(fill, dtype)
 
     @property
     def size(self) -> int:
@@ -52,10 +53,18 @@ class Image:
         """Output pixels of a line, or None where pixel follows pixel through the whole batch."""
         return None if self.site.pointwise else self.site.out_size[1]
 
-    def copy(self, x: tirx.Buffer, *, parallel: bool) -> tirx.Buffer:
-        """Emit the padded copy and return it, or the input itself where none is needed."""
+    def copy(self, x: tirx.Buffer, *, parallel: bool, zero: Expr | None = None) -> tirx.Buffer:
+        """Emit the padded copy and return it, or the input itself where none is needed.
+
+        Args:
+            x: The input.
+            parallel: Whether threads share the lines out.
+            zero: What stands for 0 where that is known at run time alone; None for ``fill``.
+        """
         if not self.copied:
             return x
+        if zero is not None:
+            self._zero = bind(cast(zero, self.dtype))
         site, (top, left, _, right) = self.site, self.site.pads
         out = T.alloc_buffer((self.size,), self.dtype)
         with loop(site.batch * self.height, parallel=parallel) as line:
@@ -85,7 +94,7 @@ class Image:
     def _fill(self, out: tirx.Buffer, start: Expr, count: int) -> None:
         """Emit what stands for zeros."""
         with T.serial(count) as i:
-            T.buffer_store(out, tirx.const(self.fill, self.dtype), [start + i])
+            T.buffer_store(out, self._zero, [start + i])
 
     def pixels(self, row: Expr, count: int, channel: Expr) -> list[Expr]:
         """Return where the first tap of each of ``count`` output pixels from ``row`` lies."""

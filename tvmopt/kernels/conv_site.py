@@ -27,6 +27,8 @@ class ConvSite:
         dtype: Element type of the input: "float32", or "uint8" or "int8" with weights that are
             integers too.
         zero_point: The input's integer that stands for 0; the padding's zeros are of that kind.
+        zero_dtype: Type of a zero point that is known at run time alone, "uint8" or "int8"; None
+            for others.
     """
 
     batch: int
@@ -43,6 +45,12 @@ class ConvSite:
     epilogue: Epilogue = STORE
     dtype: str = "float32"
     zero_point: int = 0
+    zero_dtype: str | None = None
+
+    @property
+    def shifted(self) -> bool:
+        """Whether another integer than 0 stands for 0, or may."""
+        return self.zero_point != 0 or self.zero_dtype is not None
 
     @property
     def padded(self) -> tuple[int, int]:

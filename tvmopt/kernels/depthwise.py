@@ -146,7 +146,8 @@ def pack(weight: np.ndarray) -> np.ndarray:
 def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x, w: (kh, kw, c), *operands, y)``; shapes as the site says.
 
-    Over integers it is ``name(x, w, b, *operands, y)``, ``b`` as ``depthwise_start`` packs it.
+    Over integers it is ``name(x, w, b, [z], *operands, y)``, ``b`` as ``depthwise_start`` packs it,
+    ``z`` the zero point, (1,), where that is known at run time alone.
     """
     assert applies(site), f"{site} is not depthwise with one output for each input channel"
     (out_h, out_w), c = site.out_size, site.channels
@@ -158,9 +159,12 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
         x, w, *operands, y = parameters(
             ("x", site.input_shape, site.dtype),
             ("w", (*site.kernel, c)),
-            *([("b", (1 + site.kernel[0] * bool(site.zero_point), c))] if whole else []),
+            *([("b", (1 + site.kernel[0] * site.shifted, c))] if whole else []),
+            *([("z", (1,), site.zero_dtype)] if site.zero_dtype else []),
             *site.epilogue.parameters(site.output_shape),
         )
+        start = operands.pop(0) if whole else None
+        zero = bind(cast(operands.pop(0)[0], "float32")) if site.zero_dtype else None
         with loop(site.batch * out_h, parallel=how.parallel) as line:
             n, oh = bind(line // out_h), bind(line % out_h)
             # Long lines are read in runs of all channels; of short ones level 1 keeps a register's.
@@ -170,8 +174,8 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
                 channel = bind(tirx.min(block * width, c - width)) if c % width else block * width
                 first = t * how.pixels
                 ow = bind(tirx.min(first, out_w - how.pixels)) if out_w % how.pixels else first
-                tile = _Tile(site, how, x, w, (n, oh, ow, channel))
-                tile.start(operands.pop(0) if whole else None)
+                tile = _Tile(site, how, x, w, (n, oh, ow, channel), zero)
+                tile.start(start)
                 if any(site.pads):
                     with T.If(tile.inside()):
                         with T.Then():
@@ -195,10 +199,11 @@ class _Tile:
         x: tirx.Buffer,
         w: tirx.Buffer,
         place: tuple[Expr, Expr, Expr, Expr],
+        zero: Expr | None,
     ) -> None:
         self.site, self.how, self.x, self.w = site, how, x, w
         self.n, self.oh, self.ow, self.channel = place
-        self.vector = Vector(how.lanes)
+        self.vector, self.zero = Vector(how.lanes), zero
         self.left = bind(self.ow * site.strides[1] - site.pads[1])
         self.top = bind(self.oh * site.strides[0] - site.pads[0])
         self.low, self.rows = self._bounds()
@@ -210,15 +215,16 @@ class _Tile:
         first = [vector.splat(0.0)] * vectors
         if bias is not None:
             first = [bind(vector.load(bias, self.channel + v * lanes)) for v in range(vectors)]
-        if bias is not None and self.site.zero_point:
+        if bias is not None and self.site.shifted:
             held = registers(vectors * lanes)
             for v in range(vectors):
                 vector.store(held, first[v], v * lanes)
             with T.serial(self.rows) as i:
                 line = bind((1 + self.low + i) * self.site.channels + self.channel)
                 for v in range(vectors):
-                    total = vector.load(held, v * lanes) + vector.load(bias, line + v * lanes)
-                    vector.store(held, total, v * lanes)
+                    more = vector.load(bias, line + v * lanes)
+                    more = more if self.zero is None else vector.splat(self.zero) * more
+                    vector.store(held, vector.load(held, v * lanes) + more, v * lanes)
             first = [bind(vector.load(held, v * lanes)) for v in range(vectors)]
         for i in range(self.how.pixels * vectors):
             vector.store(self.sums, first[i % vectors], i * lanes)
@@ -275,7 +281,8 @@ class _Tile:
             value = self._load((line + iw) * site.channels + at)
             if check:
                 there = tirx.all(iw >= 0, iw < site.width)
-                value = tirx.if_then_else(there, value, vector.splat(float(site.zero_point)))
+                zero = float(site.zero_point) if self.zero is None else self.zero
+                value = tirx.if_then_else(there, value, vector.splat(zero))
             value = bind(value)
             for p, kw in users:
                 place = (p * how.vectors + v) * how.lanes

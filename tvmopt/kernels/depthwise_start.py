@@ -29,8 +29,8 @@ def split_bias(
         Both (c,) float32, the second 0 wherever the first can be the whole bias; None where sums
         are beyond float32's integers without any bias.
     """
-    info = np.iinfo(site.dtype)
-    reach = max(int(info.max), -int(info.min)) + abs(site.zero_point)
+    zero = abs(site.zero_point) if site.zero_dtype is None else _largest(site.zero_dtype)
+    reach = _largest(site.dtype) + zero
     sums = np.abs(weight.astype(np.int64)).sum((1, 2, 3)) * reach
     whole = bias.astype(np.int64)
     added = np.where(sums + np.abs(whole) <= EXACT_SUMS, 0, whole).astype(np.float32)
@@ -50,9 +50,16 @@ def pack_start(site: ConvSite, weight: np.ndarray, start: np.ndarray) -> np.ndar
 
     Returns:
         (1, c), or with a zero point (1 + kh, c) float32: ``start``, and what each line of taps
-        adds to it.
+        adds to it, times the zero point where that is known at run time alone.
     """
-    if not site.zero_point:
+    if not site.shifted:
         return start[None]
-    lines = -site.zero_point * weight[..., 0].astype(np.int64).sum(2)
+    known = site.zero_point if site.zero_dtype is None else 1
+    lines = -known * weight[..., 0].astype(np.int64).sum(2)
     return np.concatenate([start[None], lines.T.astype(np.float32)])
+
+
+def _largest(dtype: str) -> int:
+    """Return the largest magnitude of a type's values."""
+    info = np.iinfo(dtype)
+    return max(int(info.max), -int(info.min))

@@ -6,7 +6,8 @@ conv.py; a matrix product is the convolution of one line of m pixels by 1x1. Run
 groups of the instruction (dot.py), the last one filled up with zero weights.
 
 The zero point needs no arithmetic in the loop: padding holds it, and what it adds to a sum is known
-at compile time and stands in the bias.
+at compile time and stands in the bias, or, where it is known at run time alone, is taken off where
+the sum starts.
 
 Sources: B. Jacob et al., "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", CVPR 2018, section 2.3, for the zero point's place in the bias;
@@ -168,7 +169,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
         )
         extra, (bias, *more) = (more[:2], more[2:]) if how.extra else ([], more)
         zeros, (*operands, y) = (more[:2], more[2:]) if site.zero_dtype else ([], more)
-        padded = image.copy(x, parallel=how.parallel)
+        padded = image.copy(x, parallel=how.parallel, zero=zeros[0][0] if zeros else None)
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)
             group, column0 = panel // per_group, panel * tile.width

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from tvmopt.kernels.conv_image import Image
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.dot import Dot
@@ -19,8 +21,10 @@ class QConvSite:
         conv: Shapes, and the epilogue; its accumulator is int32.
         dtype: Of the input, "uint8" or "int8".
         zero_point: The input's integer that stands for 0; where it is known at run time alone,
-            anything, and ``zero_dtype`` is its type. Then there is no padding.
-        largest: Largest magnitude of a weight, at most 2**15 - 1.
+            anything.
+        largest: Largest magnitude of a weight, at most 2**15 - 1, as ``largest_of`` gives it.
+        zero_dtype: Type of a zero point that is known at run time alone; None for others. Where
+            there is padding, the zero point is one of the input's values.
     """
 
     conv: ConvSite
@@ -50,6 +54,15 @@ class QConvSite:
     def columns(self) -> int:
         """Output channels of a group."""
         return self.conv.out_channels // self.conv.groups
+
+
+def largest_of(weight: np.ndarray) -> int:
+    """Return the largest magnitude of integer weights; 128 counts as 129.
+
+    Only -128 fits 8 bits, and a magnitude of 128 says to kernels that they do.
+    """
+    low, high = int(weight.min()), int(weight.max())
+    return max(-low, 129 if high == 128 else high)
 
 
 def steps_of(site: QConvSite, dot: Dot) -> int:

@@ -16,7 +16,7 @@ from tvmopt.kernels.code_gemm import ROWS as FEW_ROWS
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.kernels.epilogue import Operand
-from tvmopt.kernels.qconv_site import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite, largest_of
 from tvmopt.kernels.quantize_rows import QuantizeRowsSite
 from tvmopt.kernels.weight_site import WeightSite
 from tvmopt.lowering.elementwise import Tail, match_tail
@@ -102,7 +102,7 @@ def _has_columns(stored: Stored) -> TypeGuard[Dequantized]:
 
 
 def _largest(stored: Dequantized) -> int:
-    return int(np.abs(stored.codes.astype(np.int64)).max())
+    return largest_of(stored.codes)
 
 
 def _offset(graph: Graph, x: relax.Expr, rows: Rows, kernels: KernelCache) -> int:

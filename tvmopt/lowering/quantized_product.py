@@ -11,7 +11,7 @@ from tvm import relax
 from tvmopt import forms, ir
 from tvmopt.forms import Product
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.qconv_site import QConvSite
+from tvmopt.kernels.qconv_site import QConvSite, largest_of
 from tvmopt.lowering.convolution import as_ohwi, conv_site, describe
 from tvmopt.lowering.elementwise import match_tail
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
@@ -47,7 +47,7 @@ def match_quantized_product(
         conv=replace(conv, epilogue=epilogue),
         dtype=product.data_how.dtype,
         zero_point=int(product.data_how.zero_point),
-        largest=int(np.abs(weight).max()),
+        largest=largest_of(weight),
     )
     chosen = choose_kernel(site, weight, bias, kernels)
     tensors = tuple(read.value for read in inputs)
