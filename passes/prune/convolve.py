@@ -1,14 +1,18 @@
 """A convolution of NHWC data by an OHWI weight in NumPy, with its derivatives.
 
+One product of matrices each: of all patches by the weight, of the derivatives by the patches, and,
+where the steps are of 1, of all patches of the derivatives by the weight turned over.
+
 Source: none; the definition of the operator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from tvm import relax
 
 from tvmopt import ir
@@ -39,12 +43,49 @@ class _Taps:
         top, left, bottom, right = self.padding
         if not any(self.padding):
             return x
-        return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        n, h, w, c = x.shape
+        wide = np.zeros((n, top + h + bottom, left + w + right, c), x.dtype)
+        wide[:, top : top + h, left : left + w] = x
+        return wide
 
     def inner(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Return padded data of ``shape`` without its border."""
         top, left = self.padding[:2]
         return x[:, top : top + shape[1], left : left + shape[2]]
+
+    def patches(self, x: np.ndarray) -> np.ndarray:
+        """Return the patch of each output of padded data, (n * height * width, inputs).
+
+        One copy: neighbouring taps of a row lie side by side in the data, too.
+        """
+        n, _, _, c = x.shape
+        one, down, right, channel = x.strides
+        view = as_strided(
+            x,
+            (n, *self.output, *self.kernel, c),
+            (
+                *(one, down * self.strides[0], right * self.strides[1]),
+                *(down * self.dilation[0], right * self.dilation[1], channel),
+            ),
+            writeable=False,
+        )
+        return view.reshape(-1, self.kernel[0] * self.kernel[1] * c)
+
+    def turned(self, data: tuple[int, int]) -> _Taps | None:
+        """Return the convolution that takes derivatives by the output to those by the data.
+
+        Args:
+            data: Its (height, width).
+
+        Returns:
+            None where it steps, or reads nothing but its border in places.
+        """
+        reach = tuple((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))
+        top, left, bottom, right = self.padding
+        padding = reach[0] - top, reach[1] - left, reach[0] - bottom, reach[1] - right
+        if self.strides != (1, 1) or min(padding) < 0:
+            return None
+        return replace(self, padding=padding, output=data)
 
     def places(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Yield each tap, and the rows and columns of padded data that it reads."""
@@ -79,23 +120,28 @@ def conv2d(call: relax.Call) -> Callable[..., Result] | None:
 
 
 def _full(x: np.ndarray, w: np.ndarray, taps: _Taps) -> Result:
-    outputs, kh, kw, c = w.shape
-    wide = taps.padded(x)
-    rows = np.empty((len(x), *taps.output, kh, kw, c), x.dtype)
-    for i, j, down, right in taps.places():
-        rows[:, :, :, i, j] = wide[:, down, right]
-    flat, matrix = rows.reshape(-1, kh * kw * c), w.reshape(outputs, -1)
-    y = (flat @ matrix.T).reshape(len(x), *taps.output, outputs)
+    flat, matrix = taps.patches(taps.padded(x)), w.reshape(len(w), -1)
+    y = (flat @ matrix.T).reshape(len(x), *taps.output, len(w))
 
     def back(g: np.ndarray) -> tuple[np.ndarray, ...]:
-        across = g.reshape(-1, outputs)
-        by_rows = (across @ matrix).reshape(rows.shape)
-        by_x = np.zeros_like(wide)
-        for i, j, down, right in taps.places():
-            by_x[:, down, right] += by_rows[:, :, :, i, j]
-        return taps.inner(by_x, x.shape), (across.T @ flat).reshape(w.shape)
+        across = g.reshape(-1, len(w))
+        return _by_data(g, x.shape, w, taps), (across.T @ flat).reshape(w.shape)
 
     return y, back
+
+
+def _by_data(g: np.ndarray, shape: tuple[int, ...], w: np.ndarray, taps: _Taps) -> np.ndarray:
+    """Return the derivatives by data of a shape from those by the output."""
+    turned = taps.turned((shape[1], shape[2]))
+    if turned is not None:
+        matrix = w[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(-1, shape[3])
+        return (turned.patches(turned.padded(g)) @ matrix).reshape(shape)
+    by_rows = (g.reshape(-1, len(w)) @ w.reshape(len(w), -1)).reshape(*g.shape[:3], *w.shape[1:])
+    top, left, bottom, right = taps.padding
+    by_x = np.zeros((shape[0], top + shape[1] + bottom, left + shape[2] + right, shape[3]), g.dtype)
+    for i, j, below, beside in taps.places():
+        by_x[:, below, beside] += by_rows[:, :, :, i, j]
+    return taps.inner(by_x, shape)
 
 
 def _depthwise(x: np.ndarray, w: np.ndarray, taps: _Taps) -> Result:

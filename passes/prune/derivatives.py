@@ -118,8 +118,11 @@ def _clip(low: float, high: float) -> Forward:
 
 
 def _reshape(shape: tuple[int, ...]) -> Forward:
+    # Along the first axis there may be more: several batches at once.
+    wide = (-1, *shape[1:]) if shape else shape
+
     def forward(x: np.ndarray, *_shape: np.ndarray) -> tuple[np.ndarray, Back]:
-        return x.reshape(shape), lambda g: (g.reshape(x.shape),)
+        return x.reshape(wide), lambda g: (g.reshape(x.shape),)
 
     return forward
 

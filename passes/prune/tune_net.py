@@ -19,13 +19,14 @@ samples held out are derived here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from tvmopt.passes.prune.block_net import BlockNet, Trained
 from tvmopt.passes.prune.kept_batches import Batch, Goal
 from tvmopt.passes.prune.net_blocks import NetBlock
+from tvmopt.passes.prune.stacking import at_once, stacked
 from tvmopt.passes.prune.tune_block import Tuned
 
 _HELD_OUT = 5  # every so many batches one is not fitted to
@@ -101,12 +102,12 @@ class _Task:
         self._weights = np.full(len(goals), _BETWEEN / max(1, len(goals) - 1))
         self._weights[0] = 1.0
         self.batch = max(1, len(batches[0][1][0])) if batches[0][1][0].ndim else 1
+        self._at_once = at_once(block)
 
     def error(self, values: Sequence[np.ndarray], which: Sequence[int]) -> float:
         """Return the error of the outputs of some batches."""
         total = 0.0
-        for i in which:
-            inputs, wanted = self._batches[i]
+        for inputs, wanted in self._some(which):
             made, _ = self._net.run(inputs, values)
             missed = made[self._goals[0].made] - wanted[0]
             total += float(np.sum(np.square(missed, dtype=np.float64)))
@@ -116,8 +117,7 @@ class _Task:
         """Return the derivative of the error of some batches by each constant."""
         by = [np.zeros_like(value) for value in values]
         scales = 2.0 * self._weights / self._energy / len(which)
-        for i in which:
-            inputs, wanted = self._batches[i]
+        for inputs, wanted in self._some(which):
             made, pull = self._net.run(inputs, values)
             gradients = {
                 goal.made: np.float32(scale) * (made[goal.made] - y)
@@ -126,6 +126,11 @@ class _Task:
             for place, part in zip(by, pull(gradients), strict=True):
                 place += part
         return by
+
+    def _some(self, which: Sequence[int]) -> Iterator[Batch]:
+        """Yield batches, several as one where they can be."""
+        for start in range(0, len(which), self._at_once):
+            yield stacked([self._batches[i] for i in which[start : start + self._at_once]])
 
 
 class _Adam:

@@ -57,6 +57,9 @@ CALLS = {
     "conv strided, dilated, padded unevenly": _conv(
         3, (4, 3, 2, 3), strides=[2, 1], padding=[1, 0, 2, 1], dilation=[1, 2]
     ),
+    "conv padded beyond its taps": _conv(3, (4, 2, 2, 3), padding=[2, 0, 1, 2]),
+    "conv dilated": _conv(3, (4, 3, 3, 3), padding=[2, 1, 0, 2], dilation=[2, 1]),
+    "conv 1x1": _conv(3, (4, 1, 1, 3)),
     "conv 1x1 strided": _conv(3, (4, 1, 1, 3), strides=[2, 2]),
     "depthwise": _conv(4, (4, 3, 3, 1), padding=[1, 1, 1, 1], groups=4, strides=[2, 1]),
 }
