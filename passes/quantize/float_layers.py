@@ -9,43 +9,54 @@ After::
 
     y = conv2d | matmul(x, weight);  z = add(y, bias)       the weight and bias of the floats
 
-What other layers read in integers stays so for all; else what reads xd reads x again.
+What the layers that are left would not have had quantized (``integer_flow``), such as a residual
+stream that no longer feeds them, is read in floats by all; the rest stays quantized as it is.
 
 Source: none; derived here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tvm
 from tvm import relax
 
 from tvmopt import forms, ir
-from tvmopt.passes.canonicalize.rebuild import Rebuild, Rule, rebuild_main
+from tvmopt.passes.canonicalize.rebuild import Rebuild, Rule, rebuild_main, variables
 from tvmopt.passes.quantize import operators
+from tvmopt.passes.quantize.integer_flow import find_flow
+from tvmopt.passes.quantize.layers import find_layers
 from tvmopt.passes.quantize.weight_layers import Reader, WeightLayer
 
 
-def in_floats(mod: tvm.IRModule, layers: Sequence[WeightLayer]) -> tvm.IRModule:
+def in_floats(
+    mod: tvm.IRModule, reference: tvm.IRModule, layers: Sequence[WeightLayer]
+) -> tvm.IRModule:
     """Return the module with some of its layers computed as in the graph of floats.
 
     Args:
-        mod: A quantized module.
-        layers: Of that module.
+        mod: A quantized module with distinct names.
+        reference: The module before, with distinct names.
+        layers: Of both.
     """
     operators_of = {layer.var: layer for layer in layers}
     sums = {layer.bias.var: layer for layer in layers if layer.bias is not None}
-    alone = set(_read_by_no_other(Reader(mod), layers))
+    freed = _freed(Reader(mod), reference, {layer.name for layer in layers})
 
     def make_rule(graph: Rebuild) -> Rule:
         def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-            if var in alone:
+            if var in freed.tensors:
                 return floats_of(graph, value)
             if var in operators_of:
                 weight = relax.const(operators_of[var].weight)
                 return ir.with_changes(value, [floats_of(graph, value.args[0]), weight])
+            if var in freed.reads:
+                now = {read: graph.now(read) for read in variables(graph.old[var])}
+                now |= {read: floats_of(graph, now[read]) for read in freed.reads[var]}
+                value = ir.substitute(graph.old[var], now)
             return _sum(sums[var], value) if var in sums else value
 
         return rule
@@ -53,13 +64,74 @@ def in_floats(mod: tvm.IRModule, layers: Sequence[WeightLayer]) -> tvm.IRModule:
     return rebuild_main(mod, make_rule)
 
 
-def _read_by_no_other(graph: Reader, layers: Sequence[WeightLayer]) -> Iterator[relax.Var]:
-    """Yield what these layers read and no other layer reads in integers."""
-    own = {layer.var for layer in layers}
-    for layer in layers:
-        users = (user for user in graph.users[layer.data] if user not in own)
-        if all(forms.match_product(graph.values[user], graph.define) is None for user in users):
-            yield layer.data
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Freed:
+    """What need not be read in integers any more, of the quantized graph.
+
+    Attributes:
+        tensors: The results of dequantize that nobody needs.
+        reads: The others that some variables need not read, by these.
+    """
+
+    tensors: frozenset[relax.Var]
+    reads: dict[relax.Var, list[relax.Var]]
+
+
+def _freed(graph: Reader, reference: tvm.IRModule, floats: Collection[str]) -> _Freed:
+    """Return what is freed where layers of these names compute in floats."""
+    before = Rebuild(reference["main"], relax.BlockBuilder())
+    remain = {
+        var.name
+        for var, value in graph.values.items()
+        if var.name not in floats and forms.match_product(value, graph.define) is not None
+    }
+    found = find_layers(reference["main"])
+    flow = find_flow(before, {v: layer for v, layer in found.items() if v.name in remain})
+    plain = {user.name: {read.name for read in reads} for user, reads in flow.plain.items()}
+    # What was quantized before, by whomever, is as it was.
+    needed = {var.name for var in flow.ranges} | {
+        value.args[0].name
+        for value in before.old.values()
+        if forms.match_quantize(value) is not None and isinstance(value.args[0], relax.Var)
+    }
+    tensors, made_of = set[relax.Var](), dict[relax.Var, set[str]]()
+    for var, value in graph.values.items():
+        if forms.match_dequantize(value) is None:
+            continue
+        moved = list(_behind(graph, value.args[0]))
+        made_of[var] = {source.name for _, source in moved}
+        if any(not _is_needed(one, needed, plain) for one in moved):
+            tensors.add(var)
+    reads = {
+        user: [v for v in variables(value) if made_of.get(v, set()) & plain[user.name]]
+        for user, value in graph.values.items()
+        if user.name in plain
+    }
+    return _Freed(tensors=frozenset(tensors), reads=reads)
+
+
+def _is_needed(
+    moved: tuple[relax.Var | None, relax.Var],
+    needed: Collection[str],
+    plain: Mapping[str, Collection[str]],
+) -> bool:
+    """Say whether the integers of a tensor are needed, and by what moves them first."""
+    first, source = moved
+    return source.name in needed and (first is None or source.name not in plain.get(first.name, ()))
+
+
+def _behind(
+    graph: Reader, codes: relax.Expr, reader: relax.Var | None = None
+) -> Iterator[tuple[relax.Var | None, relax.Var]]:
+    """Yield the floats that integers were made of, each behind what first moves its integers."""
+    value = graph.define(codes)
+    made = forms.match_quantize(value)
+    if made is None:
+        moving = codes if isinstance(codes, relax.Var) else reader
+        for operand in operators.operands(value):
+            yield from _behind(graph, operand, moving)
+    elif isinstance(made[0], relax.Var):
+        yield reader, made[0]
 
 
 def floats_of(graph: Rebuild, expr: relax.Expr) -> relax.Expr:
@@ -69,6 +141,9 @@ def floats_of(graph: Rebuild, expr: relax.Expr) -> relax.Expr:
         graph: While it is being rebuilt.
         expr: A new variable, or what one is to be bound to.
     """
+    rows = forms.match_rows(expr, graph.definition)
+    if rows is not None:
+        return rows.x
     found = forms.match_dequantize(graph.definition(expr))
     floats = None if found is None else _source(graph, found[0])
     return expr if floats is None else floats

@@ -111,7 +111,7 @@ class KeepSensitive:
             self._note("main", f"{lost:.0%} of what may be lost is; no layer has to stay in floats")
             return mod
         kept = self._choose(mod, reference, layers, loss)
-        new = in_floats(mod, [layer for layer in layers if layer.name in kept])
+        new = in_floats(mod, reference, [layer for layer in layers if layer.name in kept])
         left = loss.lost(self._run(new, self.samples))
         why = (
             f"it stays in floats, for it is sensitive: {lost:.0%} of what may be lost would be, "
