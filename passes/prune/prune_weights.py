@@ -31,6 +31,7 @@ from tvmopt.passes.prune.blocks import choose_mask, masked, refit
 from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
 from tvmopt.passes.prune.layer_goals import Ground, set_goals
 from tvmopt.passes.prune.order_channels import order_channels
+from tvmopt.passes.prune.plain_tap import plain_tap
 from tvmopt.passes.prune.problem import Problem
 from tvmopt.passes.prune.prune_options import PruneWeightsOptions as PruneWeightsOptions
 from tvmopt.passes.prune.structures import Goal, Structure
@@ -105,7 +106,7 @@ class PruneWeights:
             what="prune weights",
             reference=mod,
             samples=self.samples,
-            tap=self.tap,
+            tap=plain_tap(self.tap, len(self.samples)),
             report=self.report,
         )
         changes: dict[relax.Var, Build] = {}

@@ -32,6 +32,7 @@ from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
 from tvmopt.passes.prune.paired_layers import PairedFloats, paired_layers
+from tvmopt.passes.prune.plain_tap import plain_tap
 from tvmopt.passes.prune.refit_blocks import Tuning, tuned_blocks
 from tvmopt.passes.prune.refit_net import Budget, layers_of_whole, tuned_net
 from tvmopt.passes.prune.refit_rows import refit_rows
@@ -145,7 +146,7 @@ class RefitLayers:
             what="fit layers",
             reference=ir.unique_names(self.reference),
             samples=self.samples,
-            tap=self.tap,
+            tap=plain_tap(self.tap, len(self.samples)),
             report=self.report,
             progress=self.progress,
         )

@@ -26,6 +26,7 @@ import numpy as np
 from tvmopt.errors import DataError, OptionError
 
 _CHUNK_BYTES = 64 << 20  # rows in float64 that are looked at at once
+_WAITING = 256  # rows: each sum goes through all k x k numbers, for few rows as for many
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,13 +157,24 @@ class MomentSum:
         self._energy = np.zeros((groups, outputs))
         self._wanted = np.zeros((groups, outputs))
         self.rows = 0
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, rows: np.ndarray, wanted: np.ndarray) -> None:
         """Take rows of inputs, (groups, r, k less the bias), and outputs, (groups, r, outputs).
 
+        They may wait for others, and must not be written to.
+
         Raises:
             DataError: A value is not finite.
         """
+        self._waiting.append((rows, wanted))
+        self.rows += rows.shape[1]
+        if sum(some.shape[1] for some, _ in self._waiting) >= _WAITING:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        rows, wanted = (np.concatenate(some, axis=1) for some in zip(*self._waiting, strict=True))
+        self._waiting.clear()
         groups, _, k = self.weight.shape
         step = max(1, _CHUNK_BYTES // (8 * groups * k))
         for start in range(0, rows.shape[1], step):
@@ -183,16 +195,17 @@ class MomentSum:
         self._missed += np.matmul(missed.swapaxes(1, 2), x)
         self._energy += np.sum(np.square(missed), axis=1)
         self._wanted += np.sum(np.square(y), axis=1)
-        self.rows += x.shape[1]
 
     def finish(self) -> Moments:
         """Return the means.
 
         Raises:
-            DataError: There were no rows.
+            DataError: There were no rows, or a value is not finite.
         """
         if self.rows == 0:
             raise DataError(f"layer {self._layer!r}: must see at least one sample, got none")
+        if self._waiting:
+            self._add_waiting()
         return Moments(
             inputs=self._inputs / self.rows,
             missed=self._missed / self.rows,

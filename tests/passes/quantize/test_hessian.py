@@ -111,8 +111,12 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     total = MomentSum(np.zeros((1, 2, 4)), has_bias=True, layer="head")
     x = np.zeros((1, 3, 3), "f4")
     x[0, 1, 2] = bad
+    total.add(x, np.zeros((1, 3, 2), "f4"))  # three rows wait for more
     with pytest.raises(DataError, match=r"layer 'head': values must be finite .* look at the"):
-        total.add(x, np.zeros((1, 3, 2), "f4"))
+        total.finish()
+    many = np.full((1, 300, 3), bad, "f4")
+    with pytest.raises(DataError, match=r"layer 'head': values must be finite .* look at the"):
+        total.add(many, np.zeros((1, 300, 2), "f4"))
 
 
 def test_no_rows_are_refused() -> None:
