@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -208,3 +208,38 @@ def test_padding_with_what_is_no_activation_is_left_alone(
     assert not any(name.startswith("qu8") for name in kernels)
     wanted = convolve(x.astype(np.int64) + 3, weights.astype(np.int64), 1, 1, 1)
     assert np.array_equal(y, wanted)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "kind"),
+    [
+        ({}, "conv_mul"),
+        ({"kernel": 1, "pads": 0}, "gemm_mul"),
+        ({"groups": 16, "out": 16}, "dwconv_mul"),
+        ({"zero": 3, "largest": 7, "out": 64}, "winograd_mul"),
+    ],
+)
+def test_one_scale_of_run_time_is_part_of_the_kernel(
+    execute: Run, kit: SimpleNamespace, attrs: dict[str, Any], kind: str
+) -> None:
+    case = Conv(**attrs)
+    known = case.zero is not None  # the scale is not, in either case
+
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        codes, scale, at = forms.quantize_tensor(x, emit, "x")
+        at = relax.const(np.array(case.zero, np.uint8)) if known else at
+        weight = forms.center(relax.const(case.codes()[0]), None, emit, "w")
+        layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+        attrs = {"padding": case.pads, "groups": case.groups, **layouts}
+        data = forms.center(codes, at, emit, "x")
+        sums = emit(op.astype(emit(op.nn.conv2d(data, weight, **attrs), "layer"), "float32"))
+        return op.multiply(sums, emit(op.multiply(scale, relax.const(np.float32(0.01)))))
+
+    x = kit.array(1, 12, 12, case.CHANNELS, seed=5) + np.float32(0.3)
+    (y,), kernels = execute(kit.module(body, x.shape), x)
+    assert any(kind in name for name in kernels), kernels
+    codes, scale, zero = quantized(x)
+    at = case.zero if case.zero is not None else int(zero)
+    sums = convolve(codes - at, case.codes()[0].astype(int), case.pads, 1, case.groups)
+    assert np.abs(sums).max() < 2**24
+    assert np.array_equal(y, sums.astype(np.float32) * (scale * np.float32(0.01)))

@@ -306,6 +306,8 @@ class _Tile:
             pixel = ((self.n * out_h + self.oh) * out_w + self.ow + p) * site.channels
 
             def load(number: int, kind: Operand, pixel: Expr = pixel) -> Expr:
+                if kind is Operand.ONE:
+                    return vector.splat(operands[number][0])
                 place = self.channel + (0 if kind is Operand.CHANNEL else pixel)
                 return vector.load(operands[number], place)
 

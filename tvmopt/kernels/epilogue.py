@@ -32,12 +32,15 @@ class Operand(Enum):
         PLANE: One element for each element of the two innermost axes, the same for every batch;
             only products of activations read it.
         ROW: One element for each row, the same for every channel; only integer products read it.
+        ONE: One element for all, which is known at run time alone; only kernels of integers read
+            it.
     """
 
     CHANNEL = "channel"
     TENSOR = "tensor"
     PLANE = "plane"
     ROW = "row"
+    ONE = "one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class Epilogue:
             Operand.TENSOR: output,
             Operand.PLANE: (prod(inner),),
             Operand.ROW: (prod(output[:-1]), 1),
+            Operand.ONE: (1,),
         }
         dtypes = self.dtypes or ("float32",) * len(self.operands)
         return [

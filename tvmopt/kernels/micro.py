@@ -150,6 +150,8 @@ def write_tile(
             if kind is Operand.ROW:
                 assert row is not None, "the kernel knows no rows"
                 return vector.splat(operands[number][row(i)])
+            if kind is Operand.ONE:
+                return vector.splat(operands[number][0])
             start = plane if kind is Operand.PLANE and plane is not None else offset
             return vector.load(operands[number], at if kind is Operand.CHANNEL else start(i) + at)
 

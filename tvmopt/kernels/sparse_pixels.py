@@ -223,6 +223,8 @@ class _Emitter:
         def load(number: int, kind: Operand) -> Expr:
             if kind is Operand.ROW:
                 return vector.splat(self.operands[number][pixel])
+            if kind is Operand.ONE:
+                return vector.splat(self.operands[number][0])
             return vector.load(self.operands[number], column if kind is Operand.CHANNEL else start)
 
         result = self.site.conv.epilogue.apply(vector, value, load)

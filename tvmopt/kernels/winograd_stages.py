@@ -272,6 +272,8 @@ class Stages:
                     at = ((n * height + y0 + i) * width + x0 + j) * site.out_channels + o
 
                     def load(number: int, kind: Operand) -> Expr:
+                        if kind is Operand.ONE:
+                            return vector.splat(operands[number][0])
                         return vector.load(operands[number], o if kind is Operand.CHANNEL else at)
 
                     def write() -> None:

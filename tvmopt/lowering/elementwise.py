@@ -45,6 +45,7 @@ class _Growth:
         graph: The function.
         anchor: The site's own binding.
         planes: Whether the kernel reads operands that follow the two innermost axes alone.
+        ones: Whether it reads operands of one element.
         program: The steps.
         values: The program's value of each covered variable.
     """
@@ -52,6 +53,7 @@ class _Growth:
     graph: Graph
     anchor: Node
     planes: bool
+    ones: bool
     program: Program
     values: dict[relax.Var, Arg]
 
@@ -88,6 +90,7 @@ def match_tail(
     *,
     planes: bool = False,
     quantize: bool = True,
+    ones: bool = False,
     same: Iterable[relax.Var] = (),
 ) -> Tail:
     """Return the longest run of elementwise bindings behind ``anchor`` that one kernel can do.
@@ -101,10 +104,11 @@ def match_tail(
         taken: Numbers of bindings that other kernels stand for already.
         planes: Whether the kernel reads operands that follow the two innermost axes alone.
         quantize: Whether the kernel can store integers.
+        ones: Whether the kernel reads operands of one element that are known at run time alone.
         same: Variables that hold the same value as ``anchor``.
     """
     values: dict[relax.Var, Arg] = dict.fromkeys((anchor.var, *same), SUM)
-    growth = _Growth(graph, anchor, planes, Program(), values)
+    growth = _Growth(graph, anchor, planes, ones, Program(), values)
     covered = {anchor.index}
     best = Tail(growth.program.copy(), frozenset(covered), anchor)
     while len(growth.program.steps) < MAX_STEPS and growth.program.output is None:
@@ -193,6 +197,8 @@ def _operand(growth: _Growth, arg: relax.Expr, shape: tuple[int, ...]) -> Arg | 
         if array is None and stored is not None and _is_stored(stored[1]):
             return _dequantized(program, Operand.CHANNEL, *stored)
         return program.operand(_channels(arg, array, stored))
+    if growth.ones and size == 1:
+        return program.operand(Input(kind=Operand.ONE, value=arg))
     plane = prod(shape[-2:])
     if growth.planes and own[-2:] == shape[-2:] and prod(own) == plane != prod(shape):
         return program.operand(Input(kind=Operand.PLANE, value=arg))

@@ -65,7 +65,7 @@ def match_integer_product(
     site = None if found is None else _with_zero_point(found[0], found[1], product.data)
     if found is None or site is None:
         return None
-    tail = match_tail(graph, reader, taken)
+    tail = match_tail(graph, reader, taken, ones=True)
     task = _Task(
         site=replace(site, conv=replace(site.conv, epilogue=tail.epilogue)),
         weight=found[1],
