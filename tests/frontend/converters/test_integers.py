@@ -87,3 +87,13 @@ def test_products_with_floats_around(save: Save, agrees: Agrees, op: str, column
     a = RNG.integers(0, 256, (3, 6)).astype(np.float32 if dynamic else np.uint8)
     path = save([node], [("a", str(a.dtype), [3, 6])], ["y"], parameters, domains=["com.microsoft"])
     assert product(agrees(path, {"a": a})) is not None
+
+
+@pytest.mark.parametrize("dims", [[], [1]])
+def test_zero_points_may_be_inputs(save: Save, agrees: Agrees, dims: list[int]) -> None:
+    nodes = [helper.make_node("ConvInteger", ["x", "w", "xz"], ["y"], pads=[1, 1, 1, 1])]
+    inputs = [("x", "uint8", [1, 3, 5, 5]), ("xz", "uint8", dims)]
+    path = save(nodes, inputs, ["y"], {"w": weight(4, 3, 3, 3)})
+    x = RNG.integers(0, 256, (1, 3, 5, 5)).astype(np.uint8)
+    model = agrees(path, {"x": x, "xz": np.full(dims, 100, np.uint8)})
+    assert product(model) is not None

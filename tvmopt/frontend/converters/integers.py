@@ -32,7 +32,7 @@ def _product(node: Node, a: int, b: int, zeros: tuple[int, int]) -> relax.Expr:
 
 def _centred(node: Node, index: int, zero_index: int, axis: int) -> relax.Expr:
     """Return an input less its zero point, in int32."""
-    zero = per_tensor(node.input(zero_index)) if node.has(zero_index) else None
+    zero = per_tensor(node, zero_index) if node.has(zero_index) else None
     return _less(node, node.input(index), zero, axis)
 
 

@@ -27,9 +27,13 @@ from tvmopt.frontend.converters.node import (
 from tvmopt.frontend.dtypes import dtype_name
 
 
-def per_tensor(x: relax.Expr) -> relax.Expr:
+def per_tensor(node: Node, index: int) -> relax.Expr:
     """Return a scale or zero point of one element as a scalar; any other as it is."""
-    return reshape(x, []) if math.prod(shape(x)) == 1 else x
+    x = node.input(index)
+    if math.prod(shape(x)) != 1 or not shape(x):
+        return x
+    scalar = reshape(x, [])
+    return scalar if ir.is_constant(scalar) else node.emit(scalar)
 
 
 def _axis(node: Node, x: relax.Expr, scale: relax.Expr) -> int:
@@ -39,9 +43,9 @@ def _axis(node: Node, x: relax.Expr, scale: relax.Expr) -> int:
 
 
 def _quantize(node: Node) -> relax.Expr:
-    x, scale = node.input(0), per_tensor(node.input(1))
+    x, scale = node.input(0), per_tensor(node, 1)
     if node.has(2):
-        zero = per_tensor(node.input(2))
+        zero = per_tensor(node, 2)
     else:
         to = node.attribute("output_dtype", 0)
         dtype = dtype_name(to, "the type to quantize to") if to else "uint8"
@@ -53,8 +57,8 @@ def _quantize(node: Node) -> relax.Expr:
 
 
 def _dequantize(node: Node) -> relax.Expr:
-    x, scale = node.input(0), per_tensor(node.input(1))
-    zero = per_tensor(node.input(2)) if node.has(2) else None
+    x, scale = node.input(0), per_tensor(node, 1)
+    zero = per_tensor(node, 2) if node.has(2) else None
     to = node.attribute("output_dtype", 0)
     out = dtype_name(to, "the type to dequantize to") if to else ir.dtype(scale)
     if node.attribute("block_size", 0) and rank(scale):
@@ -83,13 +87,13 @@ def operand(node: Node, first: int, axis: int = 0, scale_at: int | None = None) 
         scale_at: Where the scale is, if not there.
     """
     at = first + 1 if scale_at is None else scale_at
-    zero = per_tensor(node.input(at + 1)) if node.has(at + 1) else None
+    zero = per_tensor(node, at + 1) if node.has(at + 1) else None
     return node.emit(dequantize(node.input(first), scale_of(node, at), zero, axis))
 
 
 def scale_of(node: Node, index: int) -> relax.Expr:
     """Return a scale as float32; halves have an image there."""
-    scale = per_tensor(node.input(index))
+    scale = per_tensor(node, index)
     value = ir.constant(scale)
     if value is not None:
         return constant(value.astype(np.float32))
@@ -107,7 +111,7 @@ def requantize(node: Node, y: relax.Expr, first: int, dtype: str = "uint8") -> r
     """
     scale = scale_of(node, first)
     has = node.has(first + 1)
-    zero = per_tensor(node.input(first + 1)) if has else constant(np.zeros((), dtype))
+    zero = per_tensor(node, first + 1) if has else constant(np.zeros((), dtype))
     return relax.op.quantize(node.emit(y), scale, zero, axis=0, out_dtype=ir.dtype(zero))
 
 
