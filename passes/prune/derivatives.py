@@ -45,9 +45,20 @@ def forward_of(call: relax.Call) -> Forward | None:
             return _mean([int(a) for a in axes], keepdims=bool(attrs.keepdims))
         case "relax.nn.softmax":
             return _softmax(int(attrs.axis))
-        case "relax.nn.layer_norm" if [int(a) for a in attrs.axes] == [-1]:
+        case "relax.sum":
+            axes = range(len(ir.static_shape(call.args[0]))) if attrs.axis is None else attrs.axis
+            return _sum([int(a) for a in axes], keepdims=bool(attrs.keepdims))
+        case "relax.broadcast_to":
+            return _broadcast(ir.static_shape(call.args[0]), ir.static_shape(call))
+        case "relax.nn.layer_norm" if _last(call, attrs.axes):
             return _layer_norm(float(attrs.epsilon))
     return None
+
+
+def _last(call: relax.Call, axes: Sequence[int]) -> bool:
+    """Say whether axes are the last one of an operator's data."""
+    rank = len(ir.static_shape(call.args[0]))
+    return [int(axis) % rank for axis in axes] == [rank - 1]
 
 
 def _as(shape: tuple[int, ...], gradient: np.ndarray) -> np.ndarray:
@@ -86,6 +97,15 @@ def _matmul(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Back]:
 
 def _relu(x: np.ndarray) -> tuple[np.ndarray, Back]:
     return np.maximum(x, 0), lambda g: (g * (x > 0),)
+
+
+def _maximum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Back]:
+    return np.maximum(a, b), lambda g: (_as(a.shape, g * (a >= b)), _as(b.shape, g * (a < b)))
+
+
+def _sqrt(x: np.ndarray) -> tuple[np.ndarray, Back]:
+    y = np.sqrt(x)
+    return y, lambda g: (g / (2.0 * np.maximum(y, np.finfo(y.dtype).tiny)),)
 
 
 def _sigmoid(x: np.ndarray) -> tuple[np.ndarray, Back]:
@@ -142,6 +162,27 @@ def _mean(axes: Sequence[int], *, keepdims: bool) -> Forward:
     return forward
 
 
+def _sum(axes: Sequence[int], *, keepdims: bool) -> Forward:
+    def forward(x: np.ndarray) -> tuple[np.ndarray, Back]:
+        y = x.sum(axis=tuple(axes), keepdims=True)
+        out = y if keepdims else y.squeeze(tuple(axes))
+        return out, lambda g: (np.broadcast_to(g.reshape(y.shape), x.shape),)
+
+    return forward
+
+
+def _broadcast(old: tuple[int, ...], new: tuple[int, ...]) -> Forward:
+    extra = len(new) - len(old)
+    copies = tuple(n if i < extra or old[i - extra] != n else 1 for i, n in enumerate(new))
+
+    def forward(x: np.ndarray, *_shape: np.ndarray) -> tuple[np.ndarray, Back]:
+        wide = x.reshape((1,) * extra + x.shape)
+        shape = tuple(c if c > 1 else n for c, n in zip(copies, wide.shape, strict=True))
+        return np.broadcast_to(wide, shape), lambda g: (_as(x.shape, g),)
+
+    return forward
+
+
 def _softmax(axis: int) -> Forward:
     def forward(x: np.ndarray) -> tuple[np.ndarray, Back]:
         e = np.exp(x - x.max(axis=axis, keepdims=True))
@@ -174,6 +215,8 @@ _PLAIN: dict[str, Forward] = {
     "relax.multiply": _multiply,
     "relax.divide": _divide,
     "relax.matmul": _matmul,
+    "relax.maximum": _maximum,
+    "relax.sqrt": _sqrt,
     "relax.nn.relu": _relu,
     "relax.sigmoid": _sigmoid,
     "relax.tanh": _tanh,

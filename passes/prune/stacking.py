@@ -18,10 +18,10 @@ from tvmopt.passes.prune.kept_batches import Batch
 from tvmopt.passes.prune.net_blocks import NetBlock
 
 _BYTES = 4 << 20  # of what a block makes of some batches: about what stays in a cache
-_EACH = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide")
+_EACH = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum")
 _APART = (
     *("relax.nn.conv2d", "relax.nn.relu", "relax.sigmoid", "relax.tanh", "relax.nn.gelu"),
-    *("relax.clip", "relax.reshape"),
+    *("relax.clip", "relax.reshape", "relax.sqrt"),
 )
 
 
@@ -65,10 +65,12 @@ def _apart(call: relax.Call, batch: int) -> bool:
             return _fits(call.args[0], len(shape)) and (by_matrix or stacks)
         case "relax.permute_dims":
             return attrs.axes is not None and int(attrs.axes[0]) == 0
-        case "relax.mean":
+        case "relax.mean" | "relax.sum":
             return attrs.axis is not None and all(int(a) % _rank(call) for a in attrs.axis)
         case "relax.nn.softmax":
             return int(attrs.axis) % len(shape) != 0
+        case "relax.broadcast_to":
+            return _rank(call) == len(shape)
         case "relax.nn.layer_norm":
             return len(shape) > 1
     return False

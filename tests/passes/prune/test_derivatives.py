@@ -26,9 +26,9 @@ def _conv(data: int, weight: tuple[int, ...], **attrs: object) -> relax.Expr:
     return op.nn.conv2d(x, w, **layouts, **attrs)
 
 
-def _layer_norm() -> relax.Expr:
+def _layer_norm(axis: int) -> relax.Expr:
     x, gamma, beta = _var("x", 2, 3, 8), _var("gamma", 8), _var("beta", 8)
-    return op.nn.layer_norm(x, gamma, beta, axes=[-1], epsilon=1e-3)
+    return op.nn.layer_norm(x, gamma, beta, axes=[axis], epsilon=1e-3)
 
 
 A, B = _var("a", 2, 3, 4), _var("b", 2, 3, 4)
@@ -51,8 +51,15 @@ CALLS = {
     "reverse": op.permute_dims(A),
     "mean": op.mean(A, axis=[1]),
     "mean kept": op.mean(A, axis=[1, 2], keepdims=True),
+    "sum": op.sum(A, axis=[-1]),
+    "sum kept": op.sum(A, axis=[0, 2], keepdims=True),
+    "sum of all": op.sum(A),
+    "maximum": op.maximum(A, _var("b", 4)),
+    "square root": op.sqrt(A),
+    "broadcast": op.broadcast_to(_var("a", 3, 1), (2, 3, 4)),
     "softmax": op.nn.softmax(A, axis=-1),
-    "layer norm": _layer_norm(),
+    "layer norm": _layer_norm(-1),
+    "layer norm, axes counted from the first": _layer_norm(2),
     "conv 3x3": _conv(3, (4, 3, 3, 3), padding=[1, 1, 1, 1]),
     "conv strided, dilated, padded unevenly": _conv(
         3, (4, 3, 2, 3), strides=[2, 1], padding=[1, 0, 2, 1], dilation=[1, 2]
@@ -70,7 +77,8 @@ def _inputs(call: relax.Call) -> list[np.ndarray]:
     rng = np.random.default_rng(3)
     shapes = [[int(d) for d in arg.ty.shape] for arg in call.args if isinstance(arg, relax.Var)]
     values = [rng.standard_normal(shape) for shape in shapes]
-    return [v + np.sign(v) * 0.2 for v in values]
+    away = [v + np.sign(v) * 0.2 for v in values]
+    return [np.abs(v) for v in away] if call.op.name == "relax.sqrt" else away
 
 
 def _run(call: relax.Call, values: list[np.ndarray]) -> tuple[np.ndarray, Callable[..., object]]:
