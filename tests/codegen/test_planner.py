@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +22,8 @@ from tvmopt.codegen.plan import (
     tensor_bytes,
 )
 from tvmopt.codegen.planner import make_plan
+from tvmopt.errors import UnsupportedError
+from tvmopt.kernels.rows import Rows
 
 
 def view(value: Value, length: int, *, column: bool = False) -> Tensor:
@@ -327,3 +332,73 @@ def test_a_value_that_has_parts_still_alive_is_not_written_over() -> None:
     plan = make_plan(graph, ["x"], ["y"])
     assert plan.aliased == frozenset()
     assert plan.arena_bytes == 2 * align_up(128)
+
+
+def rows_joined(*widths: int, places: tuple[Rows | None, ...]) -> Graph:
+    """Return kernels of x whose results, rows of those widths, are joined row by row and read."""
+    x = view(Value(kind="input", index=0), 8)
+    graph = Graph(inputs=[("x", x)])
+    pieces = []
+    for width, rows in zip(widths, places, strict=True):
+        (piece,) = add_call(graph, (x,), [3 * width])
+        placed = replace(piece, shape=(3, width), rows=rows)
+        graph.calls[-1] = replace(graph.calls[-1], outputs=(placed,))
+        pieces.append(placed)
+    total = sum(widths)
+    (whole,) = add_call(graph, tuple(pieces), [3 * total], how=View(kind="join rows"))
+    whole = replace(whole, shape=(3, total))
+    graph.calls[-1] = replace(graph.calls[-1], outputs=(whole,))
+    graph.outputs = add_call(graph, (whole,), [8])
+    return graph
+
+
+def test_kernels_write_rows_into_the_wider_ones() -> None:
+    places = Rows.within(7, 0, 4), Rows.within(7, 5, 4)
+    plan = make_plan(rows_joined(5, 2, places=places), ["x"], ["y"])
+    first, second, last = (step.arguments for step in plan.steps)  # no step joins
+    assert [first[1].place.offset, second[1].place.offset] == [0, 20]
+    assert last[0].place == first[1].place
+    assert plan.arena_bytes == align_up(4 * 21)
+
+
+def test_a_join_runs_where_it_has_rows_to_copy() -> None:
+    places = Rows.within(7, 0, 4), None
+    plan = make_plan(rows_joined(5, 2, places=places), ["x"], ["y"])
+    assert [plan.kernels[step.kernel].name for step in plan.steps] == ["k0", "k1", "k2", "k3"]
+    first, dense, whole = plan.steps[2].arguments
+    assert first.place == whole.place != dense.place
+
+
+def test_a_cut_of_rows_is_read_where_it_lies() -> None:
+    x = Tensor(value=Value(kind="input", index=0), dtype="float32", shape=(3, 7))
+    graph = Graph(inputs=[("x", x)])
+    (cut,) = add_call(graph, (x,), [6], how=View(kind="cut rows", offset=20))
+    cut = replace(cut, shape=(3, 2), rows=Rows.within(7, 5, 4))
+    graph.calls[-1] = replace(graph.calls[-1], outputs=(cut,))
+    graph.outputs = add_call(graph, (cut,), [8])
+    (step,) = make_plan(graph, ["x"], ["y"]).steps
+    place = step.arguments[0].place
+    assert (place.space, place.offset) == (Space.INPUT, 20)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ((Rows.within(7, 0, 4), Rows.within(9, 5, 4)), "with the pitch 7, got .* with 9"),
+        ((Rows.within(7, 0, 4), Rows.within(7, 8, 4)), "at a multiple of 32 bytes, got 7, 20"),
+    ],
+    ids=["pitch", "place"],
+)
+def test_kernels_that_disagree_about_rows_are_refused(
+    places: tuple[Rows, ...], message: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        make_plan(rows_joined(5, 2, places=places), ["x"], ["y"])
+
+
+def test_a_kernel_that_knows_nothing_of_wider_rows_is_refused() -> None:
+    graph = rows_joined(5, 2, places=(Rows.within(7, 0, 4), Rows.within(7, 5, 4)))
+    first = graph.calls[0].outputs[0]
+    graph.outputs = [*graph.outputs, *add_call(graph, (replace(first, rows=None),), [8])]
+    with pytest.raises(UnsupportedError, match="must lie as its kernels expect, None apart"):
+        make_plan(graph, ["x"], ["y", "z"])

@@ -82,16 +82,16 @@ def test_the_name_lists_the_steps() -> None:
 def test_parameters_follow_the_output() -> None:
     epilogue = Epilogue((CHANNEL, TENSOR))
     assert epilogue.parameters((2, 3, 4)) == [
-        ("e0", (4,), "float32"),
-        ("e1", (2, 3, 4), "float32"),
-        ("y", (2, 3, 4), "float32"),
+        ("e0", (4,), "float32", None),
+        ("e1", (2, 3, 4), "float32", None),
+        ("y", (2, 3, 4), "float32", None),
     ]
     plane = Epilogue((CHANNEL, TENSOR, Operand.PLANE), dtypes=("float32", "uint8", "float32"))
     # Where the output is flat, the extents of its two innermost axes tell the others apart.
     assert plane.operand_parameters((24,), (3, 4)) == [
-        ("e0", (4,), "float32"),
-        ("e1", (24,), "uint8"),
-        ("e2", (12,), "float32"),
+        ("e0", (4,), "float32", None),
+        ("e1", (24,), "uint8", None),
+        ("e2", (12,), "float32", None),
     ]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmopt.kernels import views
+from tvmopt.kernels.rows import Rows, rows_of
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 
@@ -51,3 +52,33 @@ def test_joins_and_parts_that_do_not_fit_are_refused() -> None:
         views.join([(2,), (3,)], (6,), "float32", "join")
     with pytest.raises(AssertionError, match="not within"):
         views.part((4,), 2, (3,), "float32", "part")
+
+
+def within(first: int, pitch: int, itemsize: int) -> Rows:
+    return Rows.within(pitch, first, itemsize)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_join_of_rows_copies_what_does_not_lie_in_it(kit: SimpleNamespace, dtype: str) -> None:
+    inputs = [np.arange(7 * n, dtype=dtype).reshape(7, n) for n in (3, 19, 1)]
+    site = views.JoinSite(count=7, widths=(3, 19, 1), dtype=dtype, places=(None,) * 3)
+    kernel = views.join_rows(site, kit.HERE, "join")
+    np.testing.assert_array_equal(kit.run(kernel, *inputs), np.concatenate(inputs, 1))
+    assert site.copied_bytes == 2 * 7 * 23 * np.dtype(dtype).itemsize
+    assert views.join_cycles(site, kit.HERE) > 0
+
+
+def test_a_join_of_rows_that_lie_in_it_costs_nothing(kit: SimpleNamespace) -> None:
+    places = (within(0, 9, 4), within(5, 9, 4))
+    site = views.JoinSite(count=7, widths=(5, 4), dtype="float32", places=places)
+    kernel = views.join_rows(site, kit.HERE, "join")
+    assert [rows_of(param) for param in kernel.params] == [*places, None]
+    assert kernel.attrs["tvmopt.view"] == "join rows"
+    assert (site.copied_bytes, views.join_cycles(site, kit.HERE)) == (0, 0)
+
+
+def test_a_cut_of_rows_says_where_they_lie() -> None:
+    site = views.CutSite(count=7, width=9, first=5, size=4, dtype="float32")
+    kernel = views.cut_rows(site, within(5, 9, 4), "cut")
+    assert [rows_of(param) for param in kernel.params] == [None, within(5, 9, 4)]
+    assert (kernel.attrs["tvmopt.view"], kernel.attrs["tvmopt.view_offset"]) == ("cut rows", 5)

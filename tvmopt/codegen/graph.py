@@ -6,9 +6,9 @@ this file takes apart is lowering's contract with codegen and concerns no pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import tvm
@@ -18,6 +18,7 @@ from tvm import relax, tirx
 from tvmopt import ir
 from tvmopt.codegen.plan import BITS, Kernel, tensor_bytes
 from tvmopt.errors import UnsupportedError
+from tvmopt.kernels.rows import Rows, pitch_of, rows_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +36,27 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tensor:
-    """A value seen with one dtype and shape; views of a value differ in shape only."""
+    """A value seen with one dtype and shape; views of a value differ in shape only.
+
+    Attributes:
+        value: The value.
+        dtype: Its element type.
+        shape: Its shape.
+        rows: Where a kernel expects its rows; None where one follows the other.
+    """
 
     value: Value
     dtype: str
     shape: tuple[int, ...]
+    rows: Rows | None = None
+
+    @property
+    def pitch(self) -> int:
+        """Elements from the start of a row to that of the next."""
+        return pitch_of(self.rows, self.shape[-1] if self.shape else 1)
+
+
+ViewKind = Literal["join", "part", "join rows", "cut rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +64,12 @@ class View:
     """A call that moves bytes and changes none ("tvmopt.view").
 
     Attributes:
-        kind: "join": the inputs one after another; "part": a run of the one input.
+        kind: "join": the inputs one after another; "part": a run of the one input; "join rows" and
+            "cut rows": the same of each row.
         offset: Where a part begins, bytes.
     """
 
-    kind: Literal["join", "part"]
+    kind: ViewKind
     offset: int = 0
 
 
@@ -123,8 +141,8 @@ def _view(func: tirx.PrimFunc, dtype: str) -> View | None:
     if "tvmopt.view" not in attrs:
         return None
     offset = int(attrs.get("tvmopt.view_offset", 0))
-    kind: Literal["join", "part"] = "join" if attrs["tvmopt.view"] == "join" else "part"
-    return View(kind=kind, offset=tensor_bytes(dtype, (offset,)))
+    kinds = {kind: kind for kind in get_args(ViewKind)}
+    return View(kind=kinds[str(attrs["tvmopt.view"])], offset=tensor_bytes(dtype, (offset,)))
 
 
 def _check_types(func: tirx.PrimFunc, given: list[Tensor], place: str) -> None:
@@ -213,13 +231,18 @@ class _Reader:
             self.kernels[name] = read_kernel(name, func)
         inputs = tuple(self._one(arg, place) for arg in call.args[1].fields)
         _check_types(func, [*inputs, *outputs], f"{place}: {name}")
+        rows = [rows_of(param) for param in func.params]
+        expected = [
+            replace(tensor, rows=where)
+            for tensor, where in zip((*inputs, *outputs), rows, strict=True)
+        ]
         inplace = (func.attrs or {}).get("tvmopt.inplace", ()) if len(outputs) == 1 else ()
         self.graph.calls.append(
             Call(
                 layer=var.name,
                 kernel=self.kernels[name],
-                inputs=inputs,
-                outputs=tuple(outputs),
+                inputs=tuple(expected[: len(inputs)]),
+                outputs=tuple(expected[len(inputs) :]),
                 inplace=tuple(int(i) for i in inplace),
                 view=_view(func, outputs[0].dtype),
             )

@@ -131,7 +131,11 @@ class _Planner:
 
     def calls(self, call: Call) -> list[Step]:
         """Return what is left to do of a call: of a view, the copies of what could not stay."""
-        if call.view is not None:
+        kind = None if call.view is None else call.view.kind
+        within = kind == "join rows" and all(tensor.rows is not None for tensor in call.inputs)
+        if kind == "cut rows" or within:
+            return []
+        if kind in ("join", "part"):
             (result,) = call.outputs
             pieces = self.parts.copies.get(result.value, [])
             return [self._copy(call.layer, piece, result.value) for piece in pieces]

@@ -112,7 +112,7 @@ def conv(
         floats = (count, site.kernel[0], site.taps // site.kernel[0], tile.width)
         tensors = [("w", floats, "float32")] if stored is None else stored.parameters(tile)
         x, *rest = parameters(
-            ("x", site.input_shape),
+            ("x", site.input_shape, "float32", site.input_rows),
             *tensors,
             *site.epilogue.parameters(site.output_shape),
         )
@@ -148,7 +148,12 @@ def conv(
                 first = tirx.min(panel % per_group * tile.columns, size - tile.columns)
                 column = bind(group * size + first)
                 sums.write(
-                    y, operands, site.epilogue, column, lambda i: (row + i) * site.out_channels
+                    y,
+                    operands,
+                    site.epilogue,
+                    column,
+                    lambda i: (row + i) * site.out_channels,
+                    row=lambda i: row + i,
                 )
 
     attrs = {"tvmopt.macs": site.macs, "tvmopt.scratch_bytes": image.scratch_bytes + panel_bytes}

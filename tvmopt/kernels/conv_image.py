@@ -21,6 +21,8 @@ class Image:
         fill: What stands for 0 in the padding.
         slack: Elements behind the last that the loops may read.
         copied: Whether the loops read a copy: where there is padding, or on demand.
+        step: Elements from one pixel to the next, as the loops read them.
+        pitch: Elements from one line to the next.
     """
 
     def __init__(
@@ -34,9 +36,10 @@ class Image:
     ) -> None:
         self.site, self.dtype, self.fill, self.slack = site, dtype, fill, slack
         self.height, self.width = site.padded
-        self.pitch = self.width * site.channels
         self.copied = any(site.pads) or site.planar or copied
         self._zero: Expr = tirx.const(fill, dtype)
+        self.step = site.channels if self.copied else site.pitch
+        self.pitch = self.width * self.step
 
     @property
     def size(self) -> int:
@@ -83,8 +86,12 @@ class Image:
     def _copy_row(self, x: tirx.Buffer, out: tirx.Buffer, n: Expr, h: Expr, start: Expr) -> None:
         site = self.site
         if not site.planar:
-            row = bind((n * site.height + h) * site.width * site.channels)
-            _copy(x, out, row, start, site.width * site.channels)
+            row = bind((n * site.height + h) * site.width * site.pitch)
+            if site.input_rows is None:
+                _copy(x, out, row, start, site.width * site.channels)
+                return
+            with T.serial(site.width) as w:
+                _copy(x, out, row + w * site.pitch, start + w * site.channels, site.channels)
             return
         with T.serial(site.width) as w:
             for c in range(site.channels):
@@ -101,16 +108,16 @@ class Image:
         site, (out_h, out_w) = self.site, self.site.out_size
         sh, sw = site.strides
         if site.pointwise:
-            return [(row + i) * site.channels + channel for i in range(count)]
+            return [(row + i) * self.step + channel for i in range(count)]
 
         def place(r: Expr) -> Expr:
             image = r // (out_h * out_w) * (self.height * self.pitch)
             line = r % (out_h * out_w) // out_w * (sh * self.pitch)
-            return image + line + r % out_w * (sw * site.channels) + channel
+            return image + line + r % out_w * (sw * self.step) + channel
 
         if out_w % count == 0:  # a tile never crosses the end of a line
             first = bind(place(row))
-            return [first + i * sw * site.channels for i in range(count)]
+            return [first + i * sw * self.step for i in range(count)]
         return [bind(place(row + i)) for i in range(count)]
 
     def runs(self, emit: Callable[[Expr, Expr, int], None]) -> None:
@@ -134,9 +141,10 @@ class Image:
     def _lines(self) -> tuple[list[tuple[int, int]], int]:
         """Return count and pitch of the two loops over runs, and the length of a run."""
         site, (kh, kw), (dh, dw) = self.site, self.site.kernel, self.site.dilation
-        whole_line = kw == 1 or (dw == 1 and site.groups == 1)
+        dense = dw == 1 and site.groups == 1 and self.step == site.channels
+        whole_line = kw == 1 or dense
         run = kw * site.group_channels if whole_line else site.group_channels
-        return [(kh, dh * self.pitch), (1 if whole_line else kw, dw * site.channels)], run
+        return [(kh, dh * self.pitch), (1 if whole_line else kw, dw * self.step)], run
 
 
 def _copy(source: tirx.Buffer, out: tirx.Buffer, at: Expr, start: Expr, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvmopt.kernels.epilogue import STORE, Epilogue
+from tvmopt.kernels.rows import Rows, pitch_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,7 @@ class ConvSite:
         zero_point: The input's integer that stands for 0; the padding's zeros are of that kind.
         zero_dtype: Type of a zero point that is known at run time alone, "uint8" or "int8"; None
             for others.
+        input_rows: Where the channels of the input's pixels lie; None where pixel follows pixel.
     """
 
     batch: int
@@ -46,6 +48,7 @@ class ConvSite:
     dtype: str = "float32"
     zero_point: int = 0
     zero_dtype: str | None = None
+    input_rows: Rows | None = None
 
     @property
     def shifted(self) -> bool:
@@ -91,6 +94,11 @@ class ConvSite:
     def macs(self) -> int:
         """Multiply-accumulates, taps in the padding included."""
         return self.rows * self.out_channels * self.taps
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one input pixel to the next."""
+        return pitch_of(self.input_rows, self.channels)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

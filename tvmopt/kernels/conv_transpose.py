@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
-from tvmopt.kernels.epilogue import STORE, Epilogue, Operand
+from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
@@ -202,17 +202,8 @@ def _gather(
             for kh in range(site.kernel[0]):
                 for kw in range(site.kernel[1]):
                     _tap(site, vector, cols, total, (n, oh, ow), (kh, kw), (group, o))
-            channel = group * size + o
-            pixel = (line * out_w + ow) * site.out_channels
-
-            def load(
-                number: int, kind: Operand, channel: Expr = channel, pixel: Expr = pixel
-            ) -> Expr:
-                at = channel if kind is Operand.CHANNEL else pixel + channel
-                return vector.load(operands[number], at)
-
-            value = site.epilogue.apply(vector, vector.load(total, 0), load)
-            vector.store(y, value, pixel + channel)
+            place = (line * out_w + ow, group * size + o, site.out_channels)
+            site.epilogue.store(vector, vector.load(total, 0), operands, y, place)
 
 
 def _tap(

@@ -26,7 +26,6 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
@@ -157,7 +156,7 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
     def body() -> None:
         whole = site.dtype != "float32"
         x, w, *operands, y = parameters(
-            ("x", site.input_shape, site.dtype),
+            ("x", site.input_shape, site.dtype, site.input_rows),
             ("w", (*site.kernel, c)),
             *([("b", (1 + site.kernel[0] * site.shifted, c))] if whole else []),
             *([("z", (1,), site.zero_dtype)] if site.zero_dtype else []),
@@ -278,7 +277,7 @@ class _Tile:
             if not users:
                 continue
             iw = self.left + column
-            value = self._load((line + iw) * site.channels + at)
+            value = self._load((line + iw) * site.pitch + at)
             if check:
                 there = tirx.all(iw >= 0, iw < site.width)
                 zero = float(site.zero_point) if self.zero is None else self.zero
@@ -303,13 +302,8 @@ class _Tile:
         width = self.how.lanes * self.how.vectors
         vector = Vector(width)
         for p in range(self.how.pixels):
-            pixel = ((self.n * out_h + self.oh) * out_w + self.ow + p) * site.channels
+            pixel = (self.n * out_h + self.oh) * out_w + self.ow + p
 
-            def load(number: int, kind: Operand, pixel: Expr = pixel) -> Expr:
-                if kind is Operand.ONE:
-                    return vector.splat(operands[number][0])
-                place = self.channel + (0 if kind is Operand.CHANNEL else pixel)
-                return vector.load(operands[number], place)
-
+            place = (pixel, self.channel, site.channels)
             total = vector.load(self.sums, p * width)
-            vector.store(y, site.epilogue.apply(vector, total, load), pixel + self.channel)
+            site.epilogue.store(vector, total, operands, y, place)

@@ -11,7 +11,7 @@ stands for ``mul`` where no CPU may contract ``a * b + c`` into one rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
@@ -20,7 +20,8 @@ import numpy as np
 from tvm import tirx
 
 from tvmopt.kernels import math
-from tvmopt.kernels.vector import Expr, Vector, bind, cast, fence, intrinsic
+from tvmopt.kernels.rows import Rows, pitch_of
+from tvmopt.kernels.vector import Expr, Parameter, Vector, bind, cast, fence, intrinsic
 
 
 class Operand(Enum):
@@ -109,12 +110,17 @@ class Epilogue:
         steps: The program; empty stores the accumulator as it is.
         dtypes: Of the operands, in order; all float32 if empty.
         output: How the last value becomes an integer; None stores float32.
+        rows: Where the output's rows lie; None where they follow one another.
+        operand_rows: The same of each operand, of which only whole tensors may have it; empty for
+            none.
     """
 
     operands: tuple[Operand, ...] = ()
     steps: tuple[Step, ...] = ()
     dtypes: tuple[str, ...] = ()
     output: Requantize | None = None
+    rows: Rows | None = None
+    operand_rows: tuple[Rows | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -128,19 +134,19 @@ class Epilogue:
 
     def parameters(
         self, output: tuple[int, ...], plane: tuple[int, int] | None = None
-    ) -> list[tuple[str, tuple[int, ...], str]]:
-        """Return name, shape and dtype of each operand and, last, of the output, "y".
+    ) -> list[Parameter]:
+        """Return each operand and, last, the output, "y", as ``parameters`` takes them.
 
         Args:
             output: Shape of the output.
             plane: As ``operand_parameters`` takes it.
         """
-        return [*self.operand_parameters(output, plane), ("y", output, self.dtype)]
+        return [*self.operand_parameters(output, plane), ("y", output, self.dtype, self.rows)]
 
     def operand_parameters(
         self, output: tuple[int, ...], plane: tuple[int, int] | None = None
-    ) -> list[tuple[str, tuple[int, ...], str]]:
-        """Return name, shape and dtype of each operand of a kernel whose output has that shape.
+    ) -> list[tuple[str, tuple[int, ...], str, Rows | None]]:
+        """Return each operand of a kernel whose output has that shape.
 
         Args:
             output: Shape of the output.
@@ -156,9 +162,43 @@ class Epilogue:
         }
         dtypes = self.dtypes or ("float32",) * len(self.operands)
         return [
-            (f"e{i}", shapes[kind], dtype)
+            (f"e{i}", shapes[kind], dtype, self.rows_of(i))
             for i, (kind, dtype) in enumerate(zip(self.operands, dtypes, strict=True))
         ]
+
+    def rows_of(self, operand: int) -> Rows | None:
+        """Return where the rows of the operand of that number (from 0) lie."""
+        return self.operand_rows[operand] if self.operand_rows else None
+
+    def store(
+        self,
+        vector: Vector,
+        accumulator: Expr,
+        operands: Sequence[tirx.Buffer],
+        output: tirx.Buffer,
+        place: tuple[Expr, Expr, int],
+    ) -> None:
+        """Emit the program and the store of some channels of one pixel.
+
+        Args:
+            vector: The type of all values.
+            accumulator: Value 0, float32 or int32.
+            operands: The operands, flat.
+            output: The output, flat.
+            place: Number of the pixel, first channel, and the channels of a pixel.
+        """
+        pixel, channel, channels = place
+
+        def at(rows: Rows | None) -> Expr:
+            return pixel * pitch_of(rows, channels) + channel
+
+        def load(number: int, kind: Operand) -> Expr:
+            if kind is Operand.ONE:
+                return vector.splat(operands[number][0])
+            whole = kind is not Operand.CHANNEL
+            return vector.load(operands[number], at(self.rows_of(number)) if whole else channel)
+
+        vector.store(output, self.apply(vector, accumulator, load), at(self.rows))
 
     def apply(
         self, vector: Vector, accumulator: Expr, load: Callable[[int, Operand], Expr]

@@ -21,6 +21,7 @@ from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.micro import Accumulators
+from tvmopt.kernels.rows import Rows, pitch_of
 from tvmopt.kernels.tile import FMA_LATENCY, MAX_ROWS, Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.vector import bind, loop, parameters, prefetch, prim_func
 from tvmopt.targets.description import CpuTarget
@@ -39,12 +40,14 @@ class GemmSite:
         k: Columns of the activation.
         n: Columns of the constant.
         epilogue: What follows the product.
+        input_rows: Where the activation's rows lie; None where they follow one another.
     """
 
     m: int
     k: int
     n: int
     epilogue: Epilogue = STORE
+    input_rows: Rows | None = None
 
     @property
     def macs(self) -> int:
@@ -145,12 +148,12 @@ def pack(weight: np.ndarray, tile: Tile) -> np.ndarray:
 def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
     """Return ``name(x: (m, k), w: (p, k, columns), *operands, y: (m, n))``."""
     m, k, n, tile, blocks = site.m, site.k, site.n, how.tile, how.rows
-    count = len(panels(n, tile))
+    count, pitch = len(panels(n, tile)), pitch_of(site.input_rows, k)
     share = -(-tile.width // blocks.per_block)  # of the next panel's floats: a step's
 
     def body() -> None:
         x, w, *operands, y = parameters(
-            ("x", (m, k)),
+            ("x", (m, k), "float32", site.input_rows),
             ("w", (count, k, tile.width)),
             *site.epilogue.parameters((m, n)),
         )
@@ -162,7 +165,7 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
                 ahead = (panel + 1) * k * tile.width + g * k * share
                 sums.accumulate(
                     k,
-                    lambda i, step: x[(row + i) * k + step],
+                    lambda i, step: x[(row + i) * pitch + step],
                     lambda step, v: sums.vector.load(
                         w, (panel * k + step) * tile.width + v * tile.lanes
                     ),
@@ -171,6 +174,13 @@ def gemm(site: GemmSite, how: GemmConfig, name: str) -> tirx.PrimFunc:
                     else None,
                 )
                 column = bind(tirx.min(panel * tile.columns, n - tile.columns))
-                sums.write(y, operands, site.epilogue, column, lambda i: (row + i) * n)
+                sums.write(
+                    y,
+                    operands,
+                    site.epilogue,
+                    column,
+                    lambda i: (row + i) * n,
+                    row=lambda i: row + i,
+                )
 
     return prim_func(name, body, {"tvmopt.macs": site.macs})

@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.epilogue import Epilogue, Operand
+from tvmopt.kernels.rows import Rows
 from tvmopt.kernels.tile import Tile
 from tvmopt.kernels.vector import Expr, Vector, bind, registers
 
@@ -91,6 +92,7 @@ class Accumulators:
         column: Expr,
         offset: Callable[[int], Expr],
         plane: Callable[[int], Expr] | None = None,
+        row: Callable[[int], Expr] | None = None,
     ) -> None:
         """Emit the epilogue and the stores.
 
@@ -101,8 +103,11 @@ class Accumulators:
             column: The tile's first column.
             offset: Gives the output's offset of row i, column 0 of the matrix.
             plane: The same for an operand that follows the two innermost axes alone.
+            row: As ``write_tile`` takes it.
         """
-        write_tile(self.tile, self.value, output, operands, epilogue, column, offset, plane)
+        write_tile(
+            self.tile, self.value, output, operands, epilogue, column, offset, plane, row=row
+        )
 
     def value(self, i: int, v: int) -> Expr:
         """Return the v-th vector of row i."""
@@ -137,23 +142,34 @@ def write_tile(
         offset: See there.
         plane: See there.
         lanes: Columns of a vector that exist; None for all.
-        row: Gives the number of row i in the matrix, for operands of one element a row.
+        row: Gives the number of row i in the matrix, for operands of one element a row, and for
+            tensors whose rows lie within wider ones.
     """
     vector = Vector(lanes or tile.lanes)
     whole = vector.lanes == tile.lanes
+
+    def number(i: int) -> Expr:
+        assert row is not None, "the kernel knows no rows"
+        return row(i)
+
+    def place(i: int, rows: Rows | None) -> Expr:
+        """Return where row i begins in a tensor of the output's shape."""
+        return offset(i) if rows is None else number(i) * rows.pitch
 
     def real(i: int, v: int) -> Expr:
         """Return the last float32 value of the v-th vector of row i."""
         at = column + tile.starts[v]
 
-        def load(number: int, kind: Operand) -> Expr:
+        def load(operand: int, kind: Operand) -> Expr:
             if kind is Operand.ROW:
-                assert row is not None, "the kernel knows no rows"
-                return vector.splat(operands[number][row(i)])
+                return vector.splat(operands[operand][number(i)])
             if kind is Operand.ONE:
-                return vector.splat(operands[number][0])
-            start = plane if kind is Operand.PLANE and plane is not None else offset
-            return vector.load(operands[number], at if kind is Operand.CHANNEL else start(i) + at)
+                return vector.splat(operands[operand][0])
+            if kind is Operand.CHANNEL:
+                return vector.load(operands[operand], at)
+            if kind is Operand.PLANE and plane is not None:
+                return vector.load(operands[operand], plane(i) + at)
+            return vector.load(operands[operand], place(i, epilogue.rows_of(operand)) + at)
 
         return epilogue.real(vector, value(i, v), load)
 
@@ -163,7 +179,7 @@ def write_tile(
             result = stored.joined([real(i, v) for v in group])
             if epilogue.output is not None:
                 result = epilogue.output.apply(result)
-            stored.store(output, result, offset(i) + column + tile.starts[group[0]])
+            stored.store(output, result, place(i, epilogue.rows) + column + tile.starts[group[0]])
 
 
 def _groups(tile: Tile, *, pairs: bool) -> list[list[int]]:

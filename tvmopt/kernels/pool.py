@@ -18,6 +18,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
+from tvmopt.kernels.rows import Rows, pitch_of
 from tvmopt.kernels.vector import Expr, Vector, bind, loop, parameters, prim_func, registers
 from tvmopt.targets.description import CpuTarget
 
@@ -44,6 +45,8 @@ class PoolSite:
         out_size: Height and width of the output.
         count_pad: Whether a mean divides by the whole window.
         dtype: "float32"; a maximum may also be over "uint8" or "int8".
+        input_rows: Where the channels of the input's pixels lie; None where pixel follows pixel.
+        output_rows: The same of the output.
     """
 
     kind: Literal["max", "mean"]
@@ -57,6 +60,8 @@ class PoolSite:
     out_size: tuple[int, int]
     count_pad: bool = False
     dtype: str = "float32"
+    input_rows: Rows | None = None
+    output_rows: Rows | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -102,7 +107,10 @@ def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
     start = tirx.min_value(site.dtype) if site.kind == "max" else tirx.const(0.0, "float32")
 
     def body() -> None:
-        x, y = parameters(("x", site.input_shape, site.dtype), ("y", site.output_shape, site.dtype))
+        x, y = parameters(
+            ("x", site.input_shape, site.dtype, site.input_rows),
+            ("y", site.output_shape, site.dtype, site.output_rows),
+        )
         with loop(site.batch * out_h, parallel=worth_threads(work)) as line:
             n, oh = bind(line // out_h), bind(line % out_h)
             low_h, high_h = window(site, 0, oh)
@@ -116,12 +124,12 @@ def pool(site: PoolSite, target: CpuTarget, name: str) -> tirx.PrimFunc:
                     with T.serial(tirx.max(high_h - low_h, 0)) as i:
                         row = bind((n * site.height + low_h + i) * site.width)
                         with T.serial(tirx.max(high_w - low_w, 0)) as j:
-                            at = bind((row + low_w + j) * c + channel)
+                            at = bind((row + low_w + j) * pitch_of(site.input_rows, c) + channel)
                             for v in range(vectors):
                                 value = vector.load(x, at + v * vector.lanes)
                                 held = vector.load(sums, v * vector.lanes)
                                 vector.store(sums, combine(held, value), v * vector.lanes)
-                    pixel = (line * out_w + ow) * c + channel
+                    pixel = (line * out_w + ow) * pitch_of(site.output_rows, c) + channel
                     count = _count(site, (high_h - low_h) * (high_w - low_w))
                     for v in range(vectors):
                         value = vector.load(sums, v * vector.lanes)

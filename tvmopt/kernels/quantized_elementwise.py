@@ -59,7 +59,7 @@ def cycles(site: QuantizedElementwiseSite, target: CpuTarget) -> float:
     steps = len(site.epilogue.steps) + LOAD_STEPS * inputs
     work = runs * (-(-length // target.lanes(32)) * steps * cost.STEP_CYCLES + 2)
     operands = site.epilogue.operand_parameters(site.shape)
-    moved = sum(prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in operands)
+    moved = sum(prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype, _ in operands)
     moved += prod(site.shape) * (1 + np.dtype(site.epilogue.dtype).itemsize)
     return cost.CALL_CYCLES + max(work, cost.stream_cycles(moved, target))
 

@@ -134,7 +134,7 @@ def qwinograd(site: QConvSite, how: WinogradConfig, name: str, target: CpuTarget
 
     def body() -> None:
         x, w, bias, *operands, y = parameters(
-            ("x", conv.input_shape, site.dtype),
+            ("x", conv.input_shape, site.dtype, conv.input_rows),
             (
                 "w",
                 (shape.places, shape.panels, conv.channels // dot.group, how.tile.width, dot.group),

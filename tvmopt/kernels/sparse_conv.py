@@ -184,7 +184,12 @@ def sparse_conv(site: SparseConvSite, how: SparseConvConfig, name: str) -> tirx.
                 )
                 column = bind(tirx.min(panel * tile.columns, conv.out_channels - tile.columns))
                 sums.write(
-                    y, operands, conv.epilogue, column, lambda i: (row + i) * conv.out_channels
+                    y,
+                    operands,
+                    conv.epilogue,
+                    column,
+                    lambda i: (row + i) * conv.out_channels,
+                    row=lambda i: row + i,
                 )
 
     attrs = {

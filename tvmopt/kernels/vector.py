@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
+from tvmopt.kernels.rows import Rows, rows_of
 from tvmopt.targets.description import CpuTarget
 
 Expr: TypeAlias = tirx.Expr
@@ -69,20 +70,42 @@ def bind(value: Expr) -> Expr:
     return T.Bind(value)
 
 
-def parameters(
-    *tensors: tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], str],
-) -> list[tirx.Buffer]:
+Parameter: TypeAlias = (
+    tuple[str, tuple[int, ...]]
+    | tuple[str, tuple[int, ...], str]
+    | tuple[str, tuple[int, ...], str, Rows | None]
+)
+
+
+def parameters(*tensors: Parameter) -> list[tirx.Buffer]:
     """Declare the PrimFunc's parameters and return their flat views.
 
     Args:
-        tensors: Name, shape and dtype of each; float32 where no dtype is given.
+        tensors: Name, shape, dtype and place of the rows of each; float32 where no dtype is given,
+            and rows one after another where no place is.
     """
-    typed = [(name, shape, *(dtype or ("float32",))) for name, shape, *dtype in tensors]
-    whole = [T.arg(name, T.buffer(shape, dtype)) for name, shape, dtype in typed]
-    return [
-        T.decl_buffer((prod(shape),), dtype, data=buffer.data) if len(shape) != 1 else buffer
-        for buffer, (_, shape, dtype) in zip(whole, typed, strict=True)
-    ]
+    whole = [_declare(*tensor) for tensor in tensors]
+    return [_flat(buffer) for buffer in whole]
+
+
+def _declare(
+    name: str, shape: tuple[int, ...], dtype: str = "float32", rows: Rows | None = None
+) -> tirx.Buffer:
+    if rows is None:
+        return T.arg(name, T.buffer(shape, dtype))
+    strides = rows.strides(shape)
+    return T.arg(name, T.buffer(shape, dtype, strides=strides, align=rows.align))
+
+
+def _flat(buffer: tirx.Buffer) -> tirx.Buffer:
+    """Return the elements from a parameter's first to its last as one axis."""
+    shape, rows = tuple(int(extent) for extent in buffer.shape), rows_of(buffer)
+    if len(shape) == 1:
+        return buffer
+    if rows is None:
+        return T.decl_buffer((prod(shape),), buffer.dtype, data=buffer.data)
+    size = rows.span(shape)
+    return T.decl_buffer((size,), buffer.dtype, data=buffer.data, align=rows.align)
 
 
 def intrinsic(dtype: str, name: str, *args: Expr) -> Expr:

@@ -85,7 +85,7 @@ def winograd(site: ConvSite, how: WinogradConfig, name: str) -> tirx.PrimFunc:
 
     def body() -> None:
         x, w, *operands, y = parameters(
-            ("x", site.input_shape),
+            ("x", site.input_shape, "float32", site.input_rows),
             ("w", (stages.places, stages.panels, site.channels, how.tile.width)),
             *site.epilogue.parameters(site.output_shape),
         )

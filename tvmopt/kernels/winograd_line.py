@@ -22,7 +22,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.epilogue import STORE, Operand
+from tvmopt.kernels.epilogue import STORE
 from tvmopt.kernels.line_products import Products, each_vector, either
 from tvmopt.kernels.tile import Tile, choose_tile, panel_columns, panels
 from tvmopt.kernels.toom_cook import POINTS, apply, transforms
@@ -172,7 +172,7 @@ def winograd_line(site: ConvSite, how: LineConfig, name: str) -> tirx.PrimFunc:
 
     def body() -> None:
         x, w, *operands, y = parameters(
-            ("x", site.input_shape),
+            ("x", site.input_shape, "float32", site.input_rows),
             ("w", (how.places, products.panels, products.k, how.tile.width)),
             *site.epilogue.parameters(site.output_shape),
         )
@@ -252,7 +252,7 @@ class _Stages:
             def one(vector: Vector, c: Expr, *, check: bool) -> None:
                 def pixel(j: int) -> Expr:
                     at = self.line.pixel(line, start + j, length)
-                    value = vector.load(x, at * site.channels + c)
+                    value = vector.load(x, at * site.pitch + c)
                     if check:
                         there = tirx.all(start + j >= 0, start + j < length)
                         value = tirx.if_then_else(there, value, vector.splat(0.0))
@@ -286,28 +286,14 @@ class _Stages:
                 values = apply(matrix, vector, [product(j) for j in range(how.places)])
                 for i, value in enumerate(values):
                     pixel = self.line.pixel(line, start + i, length)
-                    at = pixel * site.out_channels + o
+                    place = (pixel, o, site.out_channels)
                     if not check:
-                        self._write(vector, value, at, o, operands, y)
+                        site.epilogue.store(vector, value, operands, y, place)
                         continue
                     with T.If(start + i < length), T.Then():
-                        self._write(vector, value, at, o, operands, y)
+                        site.epilogue.store(vector, value, operands, y, place)
 
             either(start + how.m <= length, transform)
-
-    def _write(
-        self,
-        vector: Vector,
-        value: Expr,
-        at: Expr,
-        channel: Expr,
-        operands: list[tirx.Buffer],
-        y: tirx.Buffer,
-    ) -> None:
-        def load(number: int, kind: Operand) -> Expr:
-            return vector.load(operands[number], channel if kind is Operand.CHANNEL else at)
-
-        vector.store(y, self.site.epilogue.apply(vector, value, load), at)
 
     def _place(self, row: Expr) -> tuple[Expr, Expr]:
         """Return the line of a row, and the first output pixel of its tile in that line."""

@@ -15,7 +15,6 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.epilogue import Operand
 from tvmopt.kernels.tile import Tile, panels
 from tvmopt.kernels.vector import Expr, Vector, bind, loop
 from tvmopt.kernels.winograd_transforms import Get, Put
@@ -206,7 +205,7 @@ class Stages:
 
             def one(lanes: int, c: Expr, *, check: bool) -> None:
                 def pixel(i: int, j: int) -> Expr:
-                    at = ((n * site.height + y0 + i) * site.width + x0 + j) * site.channels + c
+                    at = ((n * site.height + y0 + i) * site.width + x0 + j) * site.pitch + c
                     value = self.arithmetic.read(x, at, lanes)
                     if check:
                         there = tirx.all(
@@ -269,16 +268,13 @@ class Stages:
                     return bind(vector.load(products, at))
 
                 def put(i: int, j: int, value: Expr) -> None:
-                    at = ((n * height + y0 + i) * width + x0 + j) * site.out_channels + o
+                    pixel = (n * height + y0 + i) * width + x0 + j
 
-                    def load(number: int, kind: Operand) -> Expr:
-                        if kind is Operand.ONE:
-                            return vector.splat(operands[number][0])
-                        return vector.load(operands[number], o if kind is Operand.CHANNEL else at)
+                    place = (pixel, o, site.out_channels)
 
                     def write() -> None:
                         total = self.arithmetic.finish(value, o)
-                        vector.store(y, site.epilogue.apply(vector, total, load), at)
+                        site.epilogue.store(vector, total, operands, y, place)
 
                     if not check:
                         write()

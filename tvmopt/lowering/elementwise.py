@@ -145,7 +145,9 @@ def _leaving(graph: Graph, covered: set[int]) -> set[relax.Var]:
 def _append(growth: _Growth, node: Node) -> bool:
     """Add one binding to the program; say whether it could be done."""
     call, shape = node.value, ir.static_shape(growth.anchor.var)
-    if not isinstance(call, relax.Call) or ir.dtype(node.var) != "float32":
+    if not isinstance(call, relax.Call) or not isinstance(node.var.ty, relax.TensorType):
+        return False  # a split, for one, is several tensors
+    if ir.dtype(node.var) != "float32":
         return False
     if ir.static_shape(node.var) != shape:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tvm import tirx
 
@@ -29,12 +29,25 @@ Site = TypeVar("Site", bound=Hashable)
 How = TypeVar("How", bound=Hashable)
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a kernel was asked for with, as ``KernelCache.get`` takes it."""
+
+    generator: Callable[..., tirx.PrimFunc]
+    kind: str
+    site: Any
+    how: Hashable
+    cycles: float
+    types: str
+
+
 class KernelCache:
     """The kernels of one model, by generator, site and configuration."""
 
     def __init__(self, target: CpuTarget, options: LowerOptions) -> None:
         self.target, self.options = target, options
         self._made: dict[Hashable, tirx.PrimFunc] = {}
+        self._orders: dict[tirx.PrimFunc, Order] = {}
 
     def get(
         self,
@@ -59,8 +72,13 @@ class KernelCache:
         if key not in self._made:
             name = f"{_types(types, site)}_{kind}{_steps(site)}{_tile(how)}__{isa(self.target)}"
             kernel = generator(site, how, name)
-            self._made[key] = kernel.with_attr("tvmopt.cycles", round(cycles))
+            made = self._made[key] = kernel.with_attr("tvmopt.cycles", round(cycles))
+            self._orders[made] = Order(generator, kind, site, how, cycles, types)
         return self._made[key]
+
+    def order(self, kernel: tirx.PrimFunc) -> Order | None:
+        """Return what a kernel was asked for with; None for one that is not of here."""
+        return self._orders.get(kernel)
 
 
 def _types(read: str, site: object) -> str:

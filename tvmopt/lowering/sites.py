@@ -24,6 +24,7 @@ from tvmopt.lowering.quantized_product import match_quantized_product
 from tvmopt.lowering.quantized_readers import split_readers
 from tvmopt.lowering.residual_norm import match_residual_norm
 from tvmopt.lowering.rest import lower_rest
+from tvmopt.lowering.row_views import view_rows
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.lowering.views import match_view
 from tvmopt.lowering.weight_only import match_weight_only
@@ -78,7 +79,8 @@ def lower(
     """
     mod = split_readers(mod)
     graph = Graph.of(mod["main"])
-    replacements = match_sites(graph, KernelCache(target, options), report)
+    kernels = KernelCache(target, options)
+    replacements = view_rows(graph, match_sites(graph, kernels, report), kernels, report)
     return lower_rest(_rewrite(mod, graph, replacements), target)
 
 

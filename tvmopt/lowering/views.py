@@ -1,8 +1,8 @@
 """Concatenations and slices that are runs of memory: codegen plans them away.
 
-One along an axis before which all axes have length 1 is such a run. Others stay with the generic
-schedule, which fuses them with their neighbours; so do those that start off a cache line, where no
-kernel may read or write.
+One along an axis before which all axes have length 1 is such a run; for those along the last axis
+see row_views.py. Others stay with the generic schedule, which fuses them with their neighbours; so
+do those that start off a cache line, where no kernel may read or write.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tvm import relax, tirx
 
 from tvmopt import ir
 from tvmopt.kernels import views
+from tvmopt.kernels.rows import LINE_BYTES
 from tvmopt.lowering.graph import Graph, KernelCall, Node, Replacement
 from tvmopt.lowering.kernel_cache import KernelCache
 
@@ -49,6 +50,12 @@ def _concatenation(graph: Graph, node: Node, call: relax.Call) -> Replacement | 
 
 
 def _slice(node: Node, call: relax.Call) -> Replacement | None:
+    starts = slice_starts(call)
+    return None if starts is None else _part(node, call.args[0], starts)
+
+
+def slice_starts(call: relax.Call) -> list[int] | None:
+    """Return where a slice begins along each axis; None if it leaves elements out between."""
     x, axes, begins, _, *steps = call.args
     shape = ir.static_shape(x)
     if steps and any(int(step) != 1 for step in steps[0].fields):
@@ -57,7 +64,7 @@ def _slice(node: Node, call: relax.Call) -> Replacement | None:
     for axis, begin in zip(axes.fields, begins.fields, strict=True):
         at, size = int(begin), shape[int(axis)]
         first[int(axis)] = min(max(at + size if at < 0 else at, 0), size)
-    return _part(node, x, first)
+    return first
 
 
 def _field(graph: Graph, node: Node, field: relax.TupleGetItem) -> Replacement | None:
@@ -83,7 +90,7 @@ def _part(node: Node, x: relax.Expr, begins: list[int]) -> Replacement | None:
 
 def _on_a_line(offset: int, dtype: str) -> bool:
     size = 1 if dtype == "bool" else np.dtype(dtype).itemsize
-    return offset * size % views.LINE_BYTES == 0
+    return offset * size % LINE_BYTES == 0
 
 
 def _replacement(node: Node, site: str, kernel: tirx.PrimFunc, *args: relax.Expr) -> Replacement:
