@@ -22,7 +22,7 @@ from tvmopt.passes.quantize.repair_weights import RepairWeights, RepairWeightsOp
 from tvmopt.passes.quantize.smooth_quant import SmoothQuant, SmoothQuantOptions
 from tvmopt.recipe import Recipe
 from tvmopt.recipe.kinds import FLOATS
-from tvmopt.recipe.rules import LayerChoice, choice_for
+from tvmopt.recipe.rules import LayerChoice, choice_for, keep_for
 
 Transform = Callable[[tvm.IRModule], tvm.IRModule]
 
@@ -44,8 +44,7 @@ def run_passes(
         context: What passes learn from and tell.
         given: The names of the layers of the net as it was, by which rules speak of them.
         leave: Layers that no pass touches, by name, and why.
-        values: Whether passes run that change values alone; what is computed in which numbers does
-            not depend on them.
+        values: Whether passes run that change values alone, or of integers to finer numbers.
     """
     layers = layers_of(mod)
     reference = mod
@@ -61,7 +60,12 @@ def run_passes(
         if kind.stage == "quantize":
             mod = _quantize(options, choices, mod, context)(mod)
         elif values:
-            mod = _change_values(options, choices, reference, context)(mod)
+            pays = {
+                layer.name
+                for layer in layers
+                if keep_for(as_given(layer, given), recipe.layers, recipe.keep) == "faster"
+            }
+            mod = _change_values(options, choices, reference, context, pays)(mod)
         if kind.stage == "prepare":
             reference = mod
     return mod
@@ -108,14 +112,16 @@ def _change_values(
     choices: Mapping[str, LayerChoice],
     reference: tvm.IRModule,
     context: Context,
+    must_pay: Collection[str],
 ) -> Transform:
-    """Return a pass that changes values alone.
+    """Return a pass that changes values alone, or of integers to finer numbers.
 
     Args:
         options: Of the pass.
         choices: What it does with each layer, by name.
         reference: The graph of floats that was quantized.
         context: What it learns from and tells.
+        must_pay: The layers that stay in integers only where that is faster.
     """
     samples, tap, report = context.samples, context.tap, context.report
 
@@ -137,6 +143,13 @@ def _change_values(
             )
         case KeepSensitiveOptions():
             return KeepSensitive(
-                options, reference, samples, tap, report, progress=context.progress
+                options,
+                reference,
+                samples,
+                tap,
+                report,
+                predict=context.predict,
+                must_pay=must_pay,
+                progress=context.progress,
             )
     raise AssertionError(f"{type(options).__name__} has no pass")

@@ -1,20 +1,23 @@
-"""Let the layers of a quantized net that cost its outputs the most compute in floats again.
+"""Let the layers of a quantized net that cost its outputs the most compute in finer numbers again.
 
 Before and after: the same net; of some layers neither weight nor input is quantized any more.
 
-First the net's outputs are compared with those of the floats. Where too much is lost, layers are
-ranked by what each alone does to the outputs (``switches``), an effect for each multiplication that
-it would cost to compute it in floats; and the fewest of the worst are kept for which the loss
-(``output_loss``) holds. Cost: two runs of the samples where nothing is to be done; else some more
-for each layer, of a net that computes everything twice.
+First the net's outputs are compared with those of the floats. Where too much is lost, all layers
+may get words instead of bytes (``widen``). Where that does not do, they are ranked by what each
+alone does to the outputs (``switches``), an effect for the time that it saves; and the fewest of
+the worst are kept in floats for which the loss (``output_loss``), measured on the net that results,
+holds. What then no longer pays, such as a layer alone among others in floats, is let go as well.
+Cost: two runs of the samples where nothing is to be done; else some more for each layer, of a net
+that computes everything twice, and all of quantizing and repairing again where layers get words.
 
 Sources: those of ``sensitivity``; the choice by effect and cost is derived here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import numpy as np
@@ -30,9 +33,12 @@ from tvmopt.passes.quantize.output_loss import Limits, OutputLoss, decides, outp
 from tvmopt.passes.quantize.sensitivity import keep_worst, output_distance, rank_layers
 from tvmopt.passes.quantize.switches import settings, with_switches
 from tvmopt.passes.quantize.weight_layers import WeightLayer, find_layers
+from tvmopt.passes.quantize.widen import widen
+from tvmopt.prediction import Predict
 from tvmopt.report import Report
 
 _RANKED_BY = 16  # batches: what ranks layers need not be exact
+_TRIES, _NEARER = 4, 0.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +49,8 @@ class KeepSensitiveOptions:
         most_changed: Where the net ends in a softmax: the share of samples that may be decided
             otherwise, close calls left out, in (0, 1].
         most_error: Else: the squared error of the outputs as a share of their square, in (0, 1].
+        widen: Whether, before any, all layers of fixed scales get activations of 16 bits and
+            weights of 8.
         batches: How many of the samples' batches are looked at, at least 1.
 
     Raises:
@@ -51,6 +59,7 @@ class KeepSensitiveOptions:
 
     most_changed: float = 0.02
     most_error: float = 0.01
+    widen: bool = False
     batches: int = 64
 
     def __post_init__(self) -> None:
@@ -75,6 +84,8 @@ class KeepSensitive:
         tap: Tap,
         report: Report,
         *,
+        predict: Predict | None = None,
+        must_pay: Collection[str] = (),
         progress: Progress = silent,
     ) -> None:
         """Take what is needed.
@@ -85,10 +96,14 @@ class KeepSensitive:
             samples: What to run.
             tap: Compiles modules for this machine.
             report: Takes each decision.
+            predict: The cost model of the target; None counts multiplications.
+            must_pay: The layers that stay in integers only where that is predicted to be faster.
             progress: Is told of each layer that is ranked.
         """
         self.options, self.tap, self.report, self.progress = options, tap, report, progress
-        self.reference, self.samples = reference, samples.spread(options.batches)
+        self.reference, self.all = reference, samples
+        self.samples = samples.spread(options.batches)
+        self.predict, self.must_pay = predict, frozenset(must_pay)
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         """Return the module with some layers in floats; ``mod`` is left as it was.
@@ -100,35 +115,67 @@ class KeepSensitive:
             self._note("main", "it has control flow or side effects")
             return mod
         mod, reference = ir.unique_names(mod), ir.unique_names(self.reference)
-        layers = list(find_layers(mod, reference, lambda _name, _reason: None))
-        if not layers:
+        if not _layers(mod, reference):
             return mod
         limits = Limits(changed=self.options.most_changed, error=self.options.most_error)
         deciding = [decides(reference, name) for name in output_names(reference)]
         loss = OutputLoss(deciding, self._run(reference, self.samples), limits)
-        lost = loss.lost(self._run(mod, self.samples))
+        lost = self._lost(mod, loss)
         if lost <= 1.0:
             self._note("main", f"{lost:.0%} of what may be lost is; no layer has to stay in floats")
             return mod
-        kept = self._choose(mod, reference, layers, loss)
-        new = in_floats(mod, reference, [layer for layer in layers if layer.name in kept])
-        left = loss.lost(self._run(new, self.samples))
-        why = (
-            f"it stays in floats, for it is sensitive: {lost:.0%} of what may be lost would be, "
-            f"{left:.0%} is with {len(kept)} of {len(layers)} layers kept"
+        left, new = lost, mod
+        if self.options.widen:
+            wide = ir.unique_names(widen(mod, reference, self.all, self.tap, self.progress))
+            left = self._lost(wide, loss)
+            left, new = (left, wide) if left < lost else (lost, mod)
+        wider = new is not mod
+        if left > 1.0:
+            new = self._keep(new, reference, loss)
+        new = self._paying(ir.unique_names(new), reference)
+        now = {layer.name for layer in _layers(new, reference)}
+        self._tell(
+            [one.name for one in _layers(mod, reference)], now, wider, (lost, self._lost(new, loss))
         )
-        for name in kept:
-            self._note(name, why)
         return new
 
-    def _choose(
+    def _keep(self, mod: tvm.IRModule, reference: tvm.IRModule, loss: OutputLoss) -> tvm.IRModule:
+        """Return the module with the fewest layers in floats for which the loss holds."""
+        layers = _layers(mod, reference)
+        choose = self._chooser(mod, reference, layers, loss)
+        most = 1.0
+        for _ in range(_TRIES):
+            kept = choose(most)
+            new = in_floats(mod, reference, [layer for layer in layers if layer.name in kept])
+            left = self._lost(new, loss)
+            if left <= 1.0:
+                return new
+            # What is stored in integers between layers adds to what the switches tell.
+            most *= _NEARER / left
+        return reference
+
+    def _paying(self, mod: tvm.IRModule, reference: tvm.IRModule) -> tvm.IRModule:
+        """Return the module without the layers of integers that do not make it faster."""
+        if self.predict is None:
+            return mod
+        total = sum(self.predict(mod).values())
+        gains = self._gains(mod, reference, _layers(mod, reference))
+        for name in sorted(self.must_pay & gains.keys(), key=lambda name: (gains[name], name)):
+            one = [layer for layer in _layers(mod, reference) if layer.name == name]
+            new = ir.unique_names(in_floats(mod, reference, one))
+            time = sum(self.predict(new).values())
+            if time <= total:
+                mod, total = new, time
+        return mod
+
+    def _chooser(
         self,
         mod: tvm.IRModule,
         reference: tvm.IRModule,
         layers: Sequence[WeightLayer],
         loss: OutputLoss,
-    ) -> frozenset[str]:
-        """Return the layers to keep in floats."""
+    ) -> Callable[[float], frozenset[str]]:
+        """Return what gives the layers to keep in floats so that no more than a limit is lost."""
         switched, switches = with_switches(mod, reference, layers)
         names = output_names(switched)
         run = self.tap(switched, names)
@@ -141,18 +188,32 @@ class KeepSensitive:
 
         few = self.samples.spread(_RANKED_BY)
         wanted = [flat(values) for values in outputs((), few)]
-        products = {layer.name: _products(layer) for layer in layers}
+        gains = self._gains(mod, reference, layers)
 
         def effect(name: str) -> float:
-            self.progress("rank layers", list(products).index(name), len(products))
+            self.progress("rank layers", list(gains).index(name), len(gains))
             got = (flat(values) for values in outputs((name,), few))
-            return output_distance(got, wanted) / products[name]
+            return output_distance(got, wanted) / gains[name]
 
+        @cache
         def drop(kept: frozenset[str]) -> float:
-            return loss.lost(outputs(products.keys() - kept, self.samples))
+            return loss.lost(outputs(gains.keys() - kept, self.samples))
 
-        ranked = rank_layers(list(products), effect, Report())
-        return keep_worst(ranked, drop, 1.0, Report()).kept
+        ranked = rank_layers(list(gains), effect, Report())
+        return lambda most: keep_worst(ranked, drop, most, Report()).kept
+
+    def _gains(
+        self, mod: tvm.IRModule, reference: tvm.IRModule, layers: Sequence[WeightLayer]
+    ) -> dict[str, float]:
+        """Return what layers save by integers: predicted cycles or, unknown, multiplications."""
+        if self.predict is None:
+            return {layer.name: float(_products(layer)) for layer in layers}
+        before, after = self.predict(reference), self.predict(mod)
+        saved = {one.name: before.get(one.name, 0.0) - after.get(one.name, 0.0) for one in layers}
+        return {name: max(1.0, cycles) for name, cycles in saved.items()}
+
+    def _lost(self, mod: tvm.IRModule, loss: OutputLoss) -> float:
+        return loss.lost(self._run(mod, self.samples))
 
     def _run(self, mod: tvm.IRModule, samples: Samples) -> Iterator[list[np.ndarray]]:
         names = output_names(mod)
@@ -161,8 +222,29 @@ class KeepSensitive:
             values = run(feed)
             yield [values[name] for name in names]
 
+    def _tell(
+        self, every: Sequence[str], now: Collection[str], wider: bool, lost: tuple[float, float]
+    ) -> None:
+        """Note what became of each layer of integers, by name, and of the loss."""
+        kept = len(every) - len(now)
+        what = (
+            f"{lost[0]:.0%} of what may be lost would be, {lost[1]:.0%} is"
+            f"{' with 16-bit activations and 8-bit weights' if wider and now else ''} with "
+            f"{kept} of {len(every)} layers kept"
+        )
+        for name in every:
+            if name not in now:
+                self._note(name, f"it stays in floats, for it is sensitive: {what}")
+            elif wider:
+                reason = f"16-bit activations and 8-bit weights: {what}"
+                self.report.add("KeepSensitive", name, applied=True, reason=reason)
+
     def _note(self, site: str, reason: str) -> None:
         self.report.add("KeepSensitive", site, applied=False, reason=reason)
+
+
+def _layers(mod: tvm.IRModule, reference: tvm.IRModule) -> list[WeightLayer]:
+    return list(find_layers(mod, reference, lambda _name, _reason: None))
 
 
 def flat(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -18,6 +18,7 @@ from tvmopt.passes.quantize.weight_layers import Reader
 from tvmopt.report import Report
 
 QuantizeNet = Callable[..., tvm.IRModule]
+_PRODUCTS = ("relax.nn.conv2d", "relax.matmul")
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,54 @@ def test_impossible_limits_are_refused(name: str) -> None:
         replace(KeepSensitiveOptions(), **{name: 0.0})
     with pytest.raises(OptionError, match="batches must be at least 1, got 0"):
         KeepSensitiveOptions(batches=0)
+
+
+def test_words_come_before_floats(
+    keep: Callable[..., tuple[tvm.IRModule, Report]],
+    quantize_net: QuantizeNet,
+    small_net: tvm.IRModule,
+    net_samples: Samples,
+    net_tap: Tap,
+) -> None:
+    mod = quantize_net(weight_bits=3, sensitive_bits=3)
+    whole = _distance(mod, small_net, net_samples, net_tap)
+    # 8 bits instead of 3: steps 127 / 3 times finer, errors some 1800 times smaller.
+    new, report = keep(mod, most_error=whole / 100, widen=True)
+    assert _in_integers(new) == _in_integers(mod)
+    assert _distance(new, small_net, net_samples, net_tap) <= whole / 100
+    assert {decision.site for decision in report.decisions} == _in_integers(mod)
+    for decision in report.decisions:
+        assert decision.applied
+        assert decision.reason.startswith("16-bit activations and 8-bit weights: ")
+
+
+def test_what_no_longer_pays_is_let_go(
+    quantize_net: QuantizeNet, small_net: tvm.IRModule, net_samples: Samples, net_tap: Tap
+) -> None:
+    def predict(mod: tvm.IRModule) -> dict[str, float]:
+        """Let integers save one layer 5 cycles of 9 and others 1, and each conversion cost 2."""
+        integers, values = _in_integers(mod), dict(ir.bindings(mod["main"]))
+        layers = [v.name for v, e in values.items() if ir.is_call_to(e, *_PRODUCTS)]
+        costs = dict.fromkeys(layers, 9.0)
+        costs |= {name: 4.0 if name == "deep_conv2d" else 8.0 for name in integers}
+        made = [v.name for v, e in values.items() if ir.is_call_to(e, "relax.quantize")]
+        return costs | dict.fromkeys(made, 2.0)
+
+    mod = quantize_net(weight_bits=3, sensitive_bits=3)
+    whole = _distance(mod, small_net, net_samples, net_tap)
+    keep = KeepSensitive(
+        KeepSensitiveOptions(most_error=whole / 4),
+        small_net,
+        net_samples,
+        net_tap,
+        Report(),
+        predict=predict,
+        must_pay=_in_integers(mod),
+    )
+    new = keep(mod)
+    stay = _in_integers(new)
+    assert sum(predict(new).values()) <= min(
+        sum(predict(net).values()) for net in (mod, ir.unique_names(small_net))
+    )
+    # Alone, a layer that saves 1 cycle does not pay for what quantizes its input.
+    assert stay <= {"deep_conv2d"}
