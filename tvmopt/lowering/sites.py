@@ -25,6 +25,7 @@ from tvmopt.lowering.quantized_readers import split_readers
 from tvmopt.lowering.residual_norm import match_residual_norm
 from tvmopt.lowering.rest import lower_rest
 from tvmopt.lowering.row_views import view_rows
+from tvmopt.lowering.table_rows import match_table_rows
 from tvmopt.lowering.transposed_convolution import match_transposed_convolution
 from tvmopt.lowering.views import match_view
 from tvmopt.lowering.weight_only import match_weight_only
@@ -53,6 +54,7 @@ MATCHERS: tuple[Matcher, ...] = (
     match_global_mean,
     match_quantized_elementwise,
     match_residual_norm,
+    match_table_rows,
     match_view,
 )
 
