@@ -1,0 +1,1 @@
+"""Our compressed artefacts beside our float ones, over the zoo."""
