@@ -63,7 +63,7 @@ def test_any_depthwise_convolution_is_within_its_rounding(
     extra = kit.operands(site.epilogue, site.output_shape, rng)
     sums = kit.Bounded.dot(lambda a, b: kit.convolution(a, b, site), x, weight, site.taps)
     how = replace(depthwise.config(site, kit.HERE), parallel=parallel)
-    got = kit.run(depthwise.depthwise(site, how, "f32_dw"), x, depthwise.pack(weight), *extra)
+    got = kit.run(depthwise.depthwise(site, how, "f32_dw"), x, depthwise.pack(weight, how), *extra)
     kit.after(site.epilogue, sums, extra).check(got)
 
 
@@ -117,7 +117,7 @@ def test_integers_are_exact(
     extra = [scales, residual][: len(site.epilogue.operands)]
     how = depthwise.config(site, kit.HERE)
     func = depthwise.depthwise(site, how, "qu8_dwconv")
-    packed = depthwise.pack(weight).astype(np.float32)
+    packed = depthwise.pack(weight, how).astype(np.float32)
     first = pack_start(site, weight, start)
     got = kit.run(func, x, packed, first, *extra)
     assert np.array_equal(got, _requantized(epilogue, sums + bias, extra))

@@ -16,7 +16,6 @@ kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -26,7 +25,9 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for i
 from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func, registers
+from tvmopt.kernels.depthwise_tile import DepthwiseConfig, DepthwiseTile
+from tvmopt.kernels.tile import Tile, panel_columns
+from tvmopt.kernels.vector import bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
 
 TILE_CYCLES = 10  # addresses and tests of one tile of integers
@@ -44,23 +45,6 @@ REGISTER_VALUES = 256  # the most float32 values that TVM leaves in registers
 TALL = 3  # lines of taps up to which two registers of integers win: beyond, the code is too long
 NARROW_STEPS = 3  # steps that rounding and packing stand for
 CONVERTING = 3.5  # instructions of a cycle, where loads are converted; fitted on Zen 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DepthwiseConfig:
-    """How a depthwise convolution is cut.
-
-    Attributes:
-        pixels: Output pixels of a tile, along the line.
-        vectors: SIMD registers of channels of a tile.
-        lanes: Channels in one register.
-        parallel: Whether lines are shared out among threads.
-    """
-
-    pixels: int
-    vectors: int
-    lanes: int
-    parallel: bool
 
 
 def applies(site: ConvSite) -> bool:
@@ -137,13 +121,26 @@ def lines_inside(site: ConvSite) -> float:
     return float(np.mean(np.sum((rows >= 0) & (rows < site.height), axis=1)))
 
 
-def pack(weight: np.ndarray) -> np.ndarray:
-    """Return ``weight`` (c, kh, kw, 1) as (kh, kw, c)."""
-    return np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
+def pack(weight: np.ndarray, how: DepthwiseConfig) -> np.ndarray:
+    """Return ``weight`` (c, kh, kw, 1) as one run of memory for each tile's channels.
+
+    Side by side over all channels, the taps of a tile would lie as far apart as the input's pixels,
+    often a multiple of 1 KiB, and take the places of these in level 1 (1.5 times as long).
+
+    Returns:
+        (blocks, kh, kw, channels of a tile), the last block's channels those that c ends with.
+    """
+    columns = panel_columns(weight.shape[0], _panel(how))
+    return np.ascontiguousarray(weight[columns, ..., 0].transpose(0, 2, 3, 1))
+
+
+def _panel(how: DepthwiseConfig) -> Tile:
+    """Return the channels of a tile as those of a register tile."""
+    return Tile(1, how.lanes * how.vectors, how.lanes)
 
 
 def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
-    """Return ``name(x, w: (kh, kw, c), *operands, y)``; shapes as the site says.
+    """Return ``name(x, w: pack(), *operands, y)``; shapes as the site says.
 
     Over integers it is ``name(x, w, b, [z], *operands, y)``, ``b`` as ``depthwise_start`` packs it,
     ``z`` the zero point, (1,), where that is known at run time alone.
@@ -157,7 +154,7 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
         whole = site.dtype != "float32"
         x, w, *operands, y = parameters(
             ("x", site.input_shape, site.dtype, site.input_rows),
-            ("w", (*site.kernel, c)),
+            ("w", (blocks, *site.kernel, width)),
             *([("b", (1 + site.kernel[0] * site.shifted, c))] if whole else []),
             *([("z", (1,), site.zero_dtype)] if site.zero_dtype else []),
             *site.epilogue.parameters(site.output_shape),
@@ -173,7 +170,7 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
                 channel = bind(tirx.min(block * width, c - width)) if c % width else block * width
                 first = t * how.pixels
                 ow = bind(tirx.min(first, out_w - how.pixels)) if out_w % how.pixels else first
-                tile = _Tile(site, how, x, w, (n, oh, ow, channel), zero)
+                tile = DepthwiseTile(site, how, x, w, (n, oh, ow, channel, block), zero)
                 tile.start(start)
                 if any(site.pads):
                     with T.If(tile.inside()):
@@ -186,124 +183,3 @@ def depthwise(site: ConvSite, how: DepthwiseConfig, name: str) -> tirx.PrimFunc:
                 tile.write(y, operands)
 
     return prim_func(name, body, {"tvmopt.macs": site.macs})
-
-
-class _Tile:
-    """One tile's sums and the loops that fill them."""
-
-    def __init__(
-        self,
-        site: ConvSite,
-        how: DepthwiseConfig,
-        x: tirx.Buffer,
-        w: tirx.Buffer,
-        place: tuple[Expr, Expr, Expr, Expr],
-        zero: Expr | None,
-    ) -> None:
-        self.site, self.how, self.x, self.w = site, how, x, w
-        self.n, self.oh, self.ow, self.channel = place
-        self.vector, self.zero = Vector(how.lanes), zero
-        self.left = bind(self.ow * site.strides[1] - site.pads[1])
-        self.top = bind(self.oh * site.strides[0] - site.pads[0])
-        self.low, self.rows = self._bounds()
-        self.sums = registers(how.pixels * how.vectors * how.lanes)
-
-    def start(self, bias: tirx.Buffer | None) -> None:
-        """Emit the sums' first values."""
-        lanes, vectors, vector = self.how.lanes, self.how.vectors, self.vector
-        first = [vector.splat(0.0)] * vectors
-        if bias is not None:
-            first = [bind(vector.load(bias, self.channel + v * lanes)) for v in range(vectors)]
-        if bias is not None and self.site.shifted:
-            held = registers(vectors * lanes)
-            for v in range(vectors):
-                vector.store(held, first[v], v * lanes)
-            with T.serial(self.rows) as i:
-                line = bind((1 + self.low + i) * self.site.channels + self.channel)
-                for v in range(vectors):
-                    more = vector.load(bias, line + v * lanes)
-                    more = more if self.zero is None else vector.splat(self.zero) * more
-                    vector.store(held, vector.load(held, v * lanes) + more, v * lanes)
-            first = [bind(vector.load(held, v * lanes)) for v in range(vectors)]
-        for i in range(self.how.pixels * vectors):
-            vector.store(self.sums, first[i % vectors], i * lanes)
-
-    @property
-    def reach(self) -> int:
-        """Input columns from the first to the last that the tile reads."""
-        site = self.site
-        span = (self.how.pixels - 1) * site.strides[1]
-        return span + (site.kernel[1] - 1) * site.dilation[1] + 1
-
-    def inside(self) -> Expr:
-        """Return whether no tap lies left or right of the image."""
-        return tirx.all(self.left >= 0, self.left + self.reach <= self.site.width)
-
-    def compute(self, *, check: bool) -> None:
-        """Emit the loop over lines of taps, clipped to the image."""
-        site, step = self.site, self.site.dilation[0]
-        vectors = list(range(self.how.vectors))
-        # Registers of floats share a cache line; of integers, all but one would spill.
-        for group in [vectors] if site.dtype == "float32" else [[v] for v in vectors]:
-            with T.serial(self.rows) as i:
-                kh = self.low + i
-                line = bind((self.n * site.height + self.top + kh * step) * site.width)
-                for v in group:
-                    self._line(kh, line, v, check=check)
-
-    def _bounds(self) -> tuple[Expr | int, Expr | int]:
-        """Return the first line of taps within the image, and how many there are."""
-        site, step = self.site, self.site.dilation[0]
-        if not (site.pads[0] or site.pads[2]):
-            return 0, site.kernel[0]
-        low = bind(tirx.max(0, (step - 1 - self.top) // step))
-        last = tirx.min(site.kernel[0], (site.height - self.top + step - 1) // step)
-        return low, bind(tirx.max(last - low, 0))
-
-    def _line(self, kh: Expr, line: Expr, v: int, *, check: bool) -> None:
-        site, how, vector = self.site, self.how, self.vector
-        taps, stride, dilation = site.kernel[1], site.strides[1], site.dilation[1]
-        at = self.channel + v * how.lanes
-        weights = [
-            bind(vector.load(self.w, (kh * taps + kw) * site.channels + at)) for kw in range(taps)
-        ]
-        for column in range(self.reach):
-            users = [
-                (p, kw)
-                for p in range(how.pixels)
-                for kw in range(taps)
-                if p * stride + kw * dilation == column
-            ]
-            if not users:
-                continue
-            iw = self.left + column
-            value = self._load((line + iw) * site.pitch + at)
-            if check:
-                there = tirx.all(iw >= 0, iw < site.width)
-                zero = float(site.zero_point) if self.zero is None else self.zero
-                value = tirx.if_then_else(there, value, vector.splat(zero))
-            value = bind(value)
-            for p, kw in users:
-                place = (p * how.vectors + v) * how.lanes
-                total = vector.load(self.sums, place) + value * weights[kw]
-                vector.store(self.sums, total, place)
-
-    def _load(self, place: Expr) -> Expr:
-        """Return a register of the input as float32; integers are exact."""
-        value = self.vector.load(self.x, place)
-        return value if self.site.dtype == "float32" else cast(cast(value, "int32"), "float32")
-
-    def write(self, y: tirx.Buffer, operands: list[tirx.Buffer]) -> None:
-        """Emit the epilogue and the stores, all channels of a pixel at once.
-
-        Integers are packed out of several registers into one.
-        """
-        site, (out_h, out_w) = self.site, self.site.out_size
-        width = self.how.lanes * self.how.vectors
-        vector = Vector(width)
-        for p in range(self.how.pixels):
-            pixel = (self.n * out_h + self.oh) * out_w + self.ow + p
-
-            place = (pixel, self.channel, site.channels)
-            total = vector.load(self.sums, p * width)
-            site.epilogue.store(vector, total, operands, y, place)

@@ -126,7 +126,7 @@ def _kernel(
         kernel = kernels.get(
             depthwise.depthwise, "dwconv", site, dw_how, depthwise.cycles(site, dw_how, target)
         )
-        return kernel, depthwise.pack(weight), ""
+        return kernel, depthwise.pack(weight, dw_how), ""
     if is_product(site):
         product = gemm.GemmSite(
             m=site.rows, k=site.channels, n=site.out_channels, epilogue=site.epilogue

@@ -176,7 +176,7 @@ def _depthwise(task: _Task) -> KernelCall | None:
     cycles = depthwise.cycles(conv, how, target)
     kernel = task.kernels.get(depthwise.depthwise, "dwconv", conv, how, cycles, _types(site))
     first = pack_start(conv, task.weight, parts[0])
-    packed: Args = depthwise.pack(task.weight).astype(np.float32), first
+    packed: Args = depthwise.pack(task.weight, how).astype(np.float32), first
     if site.zero_dtype is not None:
         assert task.data.zero is not None, "its type is known"
         packed = (*packed, task.data.zero)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tvm import tirx
 
-from tvmopt.kernels.depthwise import DepthwiseConfig
+from tvmopt.kernels.depthwise_tile import DepthwiseConfig
 from tvmopt.kernels.vector import isa
 from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.targets.description import CpuTarget

@@ -58,7 +58,7 @@ def match_quantized_depthwise(
         types=f"{TYPES[site.dtype]}_qc8w",
     )
     first = pack_start(site, weight, start)
-    packed = depthwise.pack(weight).astype(np.float32), first
+    packed = depthwise.pack(weight, how).astype(np.float32), first
     return Replacement(
         site=describe(site),
         call=KernelCall(
