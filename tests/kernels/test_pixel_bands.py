@@ -38,6 +38,9 @@ def _planes(bands: PixelBands, x: np.ndarray, line: int) -> np.ndarray:
                     inside = 0 <= h < conv.height and 0 <= w < conv.width
                     place = (number * bands.words + c) * bands.span + r * bands.pitch + q
                     planes[place] = x[h, w, c] if inside else 0.0
+            end = (number * bands.words + c) * bands.span
+            end += (bands.rows + bands.halo[0]) * bands.pitch
+            planes[end : end + bands.shared] = 0.0
     return planes
 
 
@@ -60,6 +63,16 @@ def test_a_tap_is_one_offset_for_every_pixel(site: ConvSite) -> None:
                     w = pixel * site.strides[1] + j * site.dilation[1]
                     at = places[i, j] + row * bands.pitch + pixel
                     np.testing.assert_array_equal(planes[at], padded[h, w])
+
+
+def test_lines_share_the_padding_between_them() -> None:
+    assert PixelBands(conv=_site(3, 1, 1), word=1, rows=2, tile=16).pitch == 9 + 1
+    assert PixelBands(conv=_site(5, 1, 2), word=1, rows=2, tile=16).pitch == 9 + 2
+    assert PixelBands(conv=_site(3, 1, 0), word=1, rows=2, tile=16).pitch == 9
+    uneven = replace(_site(3, 1, 1), pads=(1, 0, 1, 2))
+    assert PixelBands(conv=uneven, word=1, rows=2, tile=16).pitch == 9 + 2
+    # A phase has every s-th pixel: its padding is not the other side's.
+    assert PixelBands(conv=_site(3, 2, 1), word=1, rows=2, tile=16).shared == 0
 
 
 def test_tiles_cover_a_band_and_planes_hold_what_they_read() -> None:

@@ -55,6 +55,7 @@ SITES = {
     "3x3": _site(12, 19, 13, 3),
     "3x3 deep": _site(160, 8, 5, 3),
     "3x3/2, three images": _site(16, 24, 9, 3, stride=2, batch=3),
+    "3x3, uneven padding": replace(_site(8, 16, 9, 3), pads=(1, 2, 0, 1)),
     "3x3 without padding": _site(8, 8, 9, 3, pad=0),
     "3x3 dilated": _site(8, 12, 11, 3, dilation=2),
     "5x5, narrow": _site(4, 9, 3, 5, batch=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from tvmopt.kernels import qconv, sparse_qconv
 from tvmopt.kernels.conv_site import ConvSite
-from tvmopt.kernels.dot import Dot, chained_dot
+from tvmopt.kernels.dot import Dot, chained_dot, choose_dot
 from tvmopt.kernels.qconv_site import QConvSite
 from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.targets import get
@@ -159,3 +160,24 @@ def test_two_steps_share_a_widening(kit: SimpleNamespace) -> None:
     assembly = kit.build(func, kit.AVX2).inspect_source("asm")
     count = {op: assembly.count(f"\t{op}\t") for op in ("vpmaddubsw", "vpmaddwd")}
     assert count["vpmaddubsw"] == 2 * count["vpmaddwd"] > 0
+
+
+def test_what_is_spilled_does_not_lie_across_cache_lines(kit: SimpleNamespace) -> None:
+    conv = replace(PRODUCT, width=49)
+    site = QConvSite(conv=conv, dtype="uint8", zero_point=3, largest=64)
+    listed, how, _ = made(site, pruned(conv, 20, 0.5), 2, kit.AVX2, chained_dot(kit.AVX2, 64))
+    assert how.tile.rows == 7  # more sums than there are registers beside the weights
+    func = sparse_qconv.sparse_qconv(listed, how, "kernel")
+    assembly = kit.build(func, kit.AVX2).inspect_source("asm")
+    assert re.search(r"andq\s+\$-\d+, %rsp", assembly)
+    assert not re.search(r"vmov\w*u\w*\s+(%ymm\d+, )?-?\d*\(%rsp\)", assembly)
+
+
+def test_a_plain_tile_keeps_all_its_registers(kit: SimpleNamespace) -> None:
+    conv = replace(PRODUCT, width=64)
+    site = QConvSite(conv=conv, dtype="uint8", zero_point=3, largest=64)
+    listed, how, _ = made(site, pruned(conv, 20, 0.5), 2, kit.AVX2, choose_dot(kit.AVX2, 64))
+    func = sparse_qconv.sparse_qconv(listed, how, "kernel")
+    hot = [loop for loop in kit.loops(func, kit.AVX2) if loop.count("vpmaddubsw")]
+    assert hot
+    assert not any("%ymm" in line for loop in hot for line in loop.spills)

@@ -3,8 +3,8 @@
 A word is 32 bits of a pixel: one float32 channel, or as many integer channels as one step of an
 integer product takes. In a plane the words of one channel lie pixel after pixel, line after line;
 lines are ``pitch`` words long, so that a tap of the kernel is one constant offset for all pixels of
-a band. Strides leave every s-th pixel: then each residue of the coordinates that a tap reads, a
-*phase*, has planes of its own.
+a band. The padding at the right of a line is that at the left of the next. Strides leave every s-th
+pixel: then each residue of the coordinates that a tap reads, a *phase*, has planes of its own.
 
 Source: NCHW convolution with a padded pitch; the phases are the polyphase split of signal
 processing. The bands are derived here.
@@ -72,9 +72,15 @@ class PixelBands:
         return down, right
 
     @property
+    def shared(self) -> int:
+        """Words of padding that end one line of a plane and begin the next."""
+        _, left, _, right = self.conv.pads
+        return min(left, right) if self.conv.strides[1] == 1 else 0
+
+    @property
     def pitch(self) -> int:
         """Words of a line of a plane."""
-        return self.line + self.halo[1]
+        return self.line + self.halo[1] - self.shared
 
     @property
     def phases(self) -> list[tuple[int, int]]:
@@ -103,7 +109,7 @@ class PixelBands:
     @property
     def whole(self) -> bool:
         """Whether every place of every tile is an output pixel."""
-        return self.halo[1] == 0 and self.tiles * self.tile == self.positions
+        return self.pitch == self.line and self.tiles * self.tile == self.positions
 
     @property
     def span(self) -> int:
@@ -185,6 +191,8 @@ class BandCopy:
                         self._fill(planes, start, high, bands.pitch)
                     with T.Else():
                         self._fill(planes, start, 0, bands.pitch)
+            end = bind(base + (bands.rows + down) * bands.pitch)
+            self._fill(planes, end, 0, bands.shared)
 
     @property
     def _contiguous(self) -> bool:

@@ -25,6 +25,7 @@ from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.epilogue import Epilogue
 from tvmopt.kernels.micro import Accumulators
 from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
+from tvmopt.kernels.sparse_blocks import row_blocks
 from tvmopt.kernels.tile import FMA_LATENCY, LOADS_PER_CYCLE, MAX_ROWS, Tile, panel_columns, panels
 from tvmopt.kernels.vector import Expr, bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
@@ -103,11 +104,11 @@ def config(conv: ConvSite, width: int, steps: int, target: CpuTarget) -> SparseC
     possible = [r for r in range(1, most + 1) if r <= MAX_ROWS or not line or line % r == 0]
     possible = possible if sets == 1 else [conv.rows]
     tile = Tile(min(possible, key=spent), width * lanes, lanes)
-    row_bytes = (conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels) * 4
     weights = steps * (tile.columns * 4 + 2)
+    output = np.dtype(conv.epilogue.dtype).itemsize
     return SparseConvConfig(
         tile=tile,
-        rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
+        rows=row_blocks(conv, tile, steps, (4, output, weights), target),
         parallel=worth_threads(conv.rows * steps * tile.columns, weights),
         sets=sets,
     )

@@ -19,14 +19,16 @@ from tvmopt.kernels.tile import LOADS_PER_CYCLE, Tile
 from tvmopt.targets.description import CpuTarget
 
 OUTPUTS = (4, 2, 1)  # of a block
-VECTORS = (2, 3, 4, 6, 8)  # registers of a tile's pixels
+VECTORS = (2, 3, 4, 6, 7, 8)  # registers of a tile's pixels
 UNROLL = 2  # steps of a round; lists are whole rounds
 MAX_PLANES = 2**16  # words of a band: offsets of 16 bits
-STEP_CYCLES = 0.3  # to read a step's place
-CROSSING = 1.5  # loads for one that may cross the end of a cache line
-LIST_CYCLES = 20  # a loop whose length nothing tells before, and the sums' way out of registers
-SWAP_CYCLES = 1.8  # to load, transpose and store one word of a register's worth
-CHAINS = 8  # sums that must be under way for multiply-adds to follow each other without a gap
+STEP_CYCLES = 0.1  # a step's share of the loop
+CROSSING = 1.35  # loads for one that may cross the end of a cache line, over all taps
+LIST_CYCLES = 6  # to start and to leave a list, and the sums' way out of registers
+DEEP_CYCLES = 40  # a list's that goes on from sums of before: they come from afar, as it is short
+SWAP_CYCLES = 1.0  # to load, transpose and store one word of a register's worth
+CHAINS = 7  # sums under way at which multiply-adds wait for loads more than for each other
+TIGHT = 1.15  # times a step of one set of sums, which then wait for each other at times
 L1_SHARE = 0.75  # of level 1 that a tile's words may take
 LARGE = 1.15  # times the work where planes take more than a quarter of level 2
 SHARED_BANDS = 4  # with fewer bands, threads share the outputs of each
@@ -113,9 +115,10 @@ class SparsePixelsConfig:
         """Return the cycles of one step."""
         sums = self.outputs * self.vectors
         crossing = CROSSING if sum(self.bands.halo) else 1.0
-        loads = (self.vectors * crossing + self.outputs) / LOADS_PER_CYCLE
+        loads = (self.vectors * crossing + self.outputs + 1) / LOADS_PER_CYCLE
         if self.dot is None:
-            return max(sums / target.fma_per_cycle, loads) + STEP_CYCLES
+            tight = TIGHT if self.outputs == self.sets == 1 else 1.0
+            return max(sums / target.fma_per_cycle, loads) * tight + STEP_CYCLES
         work = (sums * self.dot.instructions + self.vectors + self.outputs) / ISSUE
         multiplies = sums * self.dot.multiplies / max(1, target.fma_per_cycle)
         return max(multiplies, work, loads) + STEP_CYCLES
@@ -207,7 +210,7 @@ def cycles(site: SparsePixelsSite, how: SparsePixelsConfig, target: CpuTarget) -
     quantized = conv.epilogue.output is not None
     elementwise = len(conv.epilogue.steps) + REQUANTIZE_STEPS * quantized
     ends = how.groups * bands.tile * (2 * SWAP_CYCLES + cost.STEP_CYCLES * elementwise)
-    lists = how.depth * how.lists * LIST_CYCLES
+    lists = how.lists * (how.depth * LIST_CYCLES + (how.depth - 1) * DEEP_CYCLES)
     work = site.steps * how.step_cycles(target) + lists + ends
     in_all = bands.images * bands.count * (words / how.lanes * 2 * SWAP_CYCLES + bands.tiles * work)
     width = 4 if how.dot is None else how.dot.group

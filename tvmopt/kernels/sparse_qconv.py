@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
 from tvmopt.kernels import cost, qconv
-from tvmopt.kernels.blocks import RowBlocks, worth_threads
+from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.dot import Dot, choose_dot, word
 from tvmopt.kernels.dot_tile import DotTile
 from tvmopt.kernels.epilogue import Epilogue
@@ -26,17 +26,29 @@ from tvmopt.kernels.micro import write_tile
 from tvmopt.kernels.panel_steps import PanelSteps, panel_steps
 from tvmopt.kernels.qconv import QConvConfig, QConvSite, image_of
 from tvmopt.kernels.qtile import MAX_ROWS, elementwise_steps, held, tile_cycles
+from tvmopt.kernels.sparse_blocks import row_blocks
 from tvmopt.kernels.tile import Tile, panels
-from tvmopt.kernels.vector import Expr, Vector, bind, cast, loop, parameters, prim_func
+from tvmopt.kernels.vector import (
+    Expr,
+    Vector,
+    align_stack,
+    bind,
+    cast,
+    loop,
+    parameters,
+    prim_func,
+)
 from tvmopt.targets.description import CpuTarget
 
 WIDTHS = (2, 1)  # registers of columns that a block may have
 STEP_CYCLES = 0.5  # to read a step's place
-LIST_CYCLES = 4  # a loop whose length nothing tells before; fitted on Zen 3, as what follows
-# What addresses cost a step where each of many rows has its own: from 6 on LLVM puts additions of
-# 32 bits together in vectors, and takes them apart again.
+OVERLAP_CYCLES = 8  # of a tile's ends, behind the next one's products; fitted on Zen 3, as what
+# follows.
+# What addresses cost a step where each of many rows has its own: from 6 on, or 5 with two words
+# each, LLVM puts additions of 32 bits together in vectors, and takes them apart again.
 ADDRESS_CYCLES, ADDRESS_ROWS = 4, 6
-HIDDEN = 0.5  # share of a tile's elementwise steps that the next tile's products hide
+HIDDEN = 0.75  # share of a tile's elementwise steps that the next tile's products hide
+SPILL_CYCLES = 0.2  # what a step costs more for each register that a chained tile has too few
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,21 +87,20 @@ def config(
     columns = width * dot.lanes
     if conv.groups != 1 or conv.out_channels < columns:
         return None
-    # Sums, the block's weights, the activation and a product.
-    most = min(conv.rows, MAX_ROWS, (target.vector_registers - 2) // width - held(dot))
+    tiles = [Tile(r, columns, dot.lanes) for r in range(1, min(conv.rows, MAX_ROWS) + 1)]
 
-    def spent(rows: int) -> float:
-        return -(-conv.rows // rows) * _tiles(
-            site, Tile(rows, columns, dot.lanes), dot, steps, target
-        )
+    def spent(tile: Tile) -> float:
+        return -(-conv.rows // tile.rows) * _tiles(site, tile, dot, steps, target)
 
-    tile = Tile(min(range(1, most + 1), key=spent), columns, dot.lanes)
-    row_bytes = conv.channels * conv.strides[0] * conv.strides[1] + conv.out_channels
+    # A chained step reads each word twice and computes long enough to hide what is spilled.
+    fit = [tile for tile in tiles if dot.chained or not _spilled(tile, dot, target)]
+    tile = min(fit, key=spent)
     weights = steps * (columns * dot.group * np.dtype(dot.weight).itemsize + 2)
+    sizes = (np.dtype(site.dtype).itemsize, np.dtype(conv.epilogue.dtype).itemsize, weights)
     return QConvConfig(
         dot=dot,
         tile=tile,
-        rows=RowBlocks.choose(conv.rows, tile.rows, row_bytes, weights, target),
+        rows=row_blocks(conv, tile, steps, sizes, target),
         prefetch=False,
         parallel=worth_threads(conv.rows * steps * columns * dot.group // 2),
     )
@@ -111,9 +122,18 @@ def _tiles(site: QConvSite, tile: Tile, dot: Dot, steps: int, target: CpuTarget)
     number = len(panels(site.conv.out_channels, tile))
     one, two = (tile_cycles(tile, n, dot, target, epilogue, line) for n in (1, 2))
     hidden = HIDDEN * tile.rows * tile.vectors * cost.STEP_CYCLES * elementwise_steps(epilogue)
-    ends = 2 * one - two + LIST_CYCLES - hidden
-    crossing = line is not None and line % tile.rows != 0 and tile.rows >= ADDRESS_ROWS
-    return number * ends + steps * (two - one + STEP_CYCLES + ADDRESS_CYCLES * crossing)
+    ends = 2 * one - two - OVERLAP_CYCLES - hidden
+    many = tile.rows >= ADDRESS_ROWS - dot.chained
+    crossing = line is not None and line % tile.rows != 0 and many
+    more = ADDRESS_CYCLES * crossing + SPILL_CYCLES * _spilled(tile, dot, target)
+    return number * ends + steps * (two - one + STEP_CYCLES + more)
+
+
+def _spilled(tile: Tile, dot: Dot, target: CpuTarget) -> int:
+    """Return the registers that a tile has too few."""
+    # Sums, the block's weights, the activation and a product; sums of pairs widen by ones.
+    held_at_once = tile.rows * tile.vectors + tile.vectors * held(dot) + 2
+    return max(0, held_at_once + (dot.name == "pmaddubsw") - target.vector_registers)
 
 
 def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> PanelSteps:
@@ -143,6 +163,7 @@ def sparse_qconv(site: SparseQConvSite, how: QConvConfig, name: str) -> tirx.Pri
             block, number = bind(task // count), bind(task % count * 2)
             first, panel = bind(table[number]), bind(table[number + 1])
             extent = bind(table[number + 2] - first)
+            align_stack(dot.lanes)
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, 0)

@@ -19,6 +19,7 @@ Expr: TypeAlias = tirx.Expr
 
 
 LINE_FLOATS = 16  # float32 values of one cache line of 64 bytes
+STACK_BYTES = 16  # to which every ABI of a target aligns the stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,19 @@ def registers(count: int, dtype: str = "float32") -> tirx.Buffer:
     scope "global": one of "local" becomes a call that allocates, and is stored at every step.
     """
     return T.alloc_buffer((count,), dtype)
+
+
+def align_stack(lanes: int) -> None:
+    """Have the function that is being emitted align its stack to registers of 32-bit ``lanes``.
+
+    Where LLVM finds out late that it must spill registers, it no longer aligns the stack: half of
+    them would then lie across the ends of cache lines, where a load has to wait for the store. A
+    vector on the stack, which a prefetch keeps there, settles that early.
+    """
+    if lanes * 4 <= STACK_BYTES:
+        return
+    held = T.alloc_buffer((1,), f"float32x{lanes}")
+    prefetch(held, tirx.const(0, "int32"), 1)
 
 
 def loop(extent: int, *, parallel: bool = False) -> AbstractContextManager[Expr]:
