@@ -192,6 +192,17 @@ def test_lines_of_taps_outside_of_the_image_are_not_counted(kit: SimpleNamespace
     assert each[0] < each[1]
 
 
+def test_pixels_a_power_of_two_apart_crowd_each_other_out(kit: SimpleNamespace) -> None:
+    def lines(channels: int, taps: int) -> float:
+        site = case(14, 14, channels, taps, pads=(taps // 2,) * 4)
+        return depthwise.fetched_again(site, depthwise.config(site, kit.AVX2), kit.AVX2)
+
+    # 1 KiB apart, pixels have 4 places of 8 lines: enough for 3 lines of 9 pixels, not 5 of 11.
+    assert lines(256, 3) == 0
+    assert lines(256, 5) == pytest.approx(11 * (14 * 5 - 6) / 14)
+    assert lines(264, 5) == 0
+
+
 def test_a_stride_and_many_taps_take_longer_than_their_products(kit: SimpleNamespace) -> None:
     def tile(kernel: int, stride: int) -> float:
         site = replace(case(56, 56, 8, kernel), strides=(stride, stride))

@@ -16,7 +16,7 @@ kernels.
 
 from __future__ import annotations
 
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 from tvm import tirx
@@ -26,6 +26,7 @@ from tvmopt.kernels import cost
 from tvmopt.kernels.blocks import worth_threads
 from tvmopt.kernels.conv_site import ConvSite
 from tvmopt.kernels.depthwise_tile import DepthwiseConfig, DepthwiseTile
+from tvmopt.kernels.rows import LINE_BYTES
 from tvmopt.kernels.tile import Tile, panel_columns
 from tvmopt.kernels.vector import bind, cast, loop, parameters, prim_func
 from tvmopt.targets.description import CpuTarget
@@ -38,6 +39,7 @@ SPARE_REGISTERS = 6  # a column, and what LLVM does not use; beyond, a line of t
 SPILL_CYCLES = 1.4  # so much longer for each pixel and each weight
 SHOWN_MEMORY = 0.5  # share of the memory's time that does not hide; fitted within networks
 STALL = 0.175  # of a line for each tap, with a stride: fewer sums are under way at once
+WAY_BYTES = 4096  # of level 1: places so far apart are one; a page, on every CPU of that kind
 LONG_LINE = 20  # output pixels of a line from which all channels of a tile follow one another
 MAX_PIXELS = 7  # of a tile: their sums, three weights and a column fit any 16 registers
 WIDE_PIXELS = 14  # of a tile of integers without stride: their sums and a column do
@@ -102,7 +104,9 @@ def _float_tile(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> floa
     if site.strides[1] > 1:
         line *= 1 + STALL * (kw - 1)
     steps = max(0, len(site.epilogue.steps) - HIDDEN_STEPS)
-    return lines_inside(site) * line + FLOAT_TILE_CYCLES + FLOAT_STEP_CYCLES * how.pixels * steps
+    work = lines_inside(site) * line + FLOAT_TILE_CYCLES + FLOAT_STEP_CYCLES * how.pixels * steps
+    again = fetched_again(site, how, target) * LINE_BYTES / cost.L2_BYTES_PER_CYCLE
+    return work + SHOWN_MEMORY * again
 
 
 def _integer_tile(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
@@ -112,6 +116,20 @@ def _integer_tile(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> fl
     steps = len(site.epilogue.steps) + NARROW_STEPS * (site.epilogue.output is not None)
     ends = TILE_CYCLES / how.vectors + how.pixels * (1 + cost.STEP_CYCLES * steps)
     return site.kernel[0] * line + ends
+
+
+def fetched_again(site: ConvSite, how: DepthwiseConfig, target: CpuTarget) -> float:
+    """Return the cache lines of input that level 1 cannot keep from one tile to the next.
+
+    A tile reads one register of each pixel of its window. Pixels that lie a large power of two
+    apart share few places of level 1, and a window of more lines than these hold is read anew.
+    """
+    if site.out_size[1] > LONG_LINE:
+        return 0.0
+    places = WAY_BYTES // max(gcd(site.pitch * 4, WAY_BYTES), LINE_BYTES)
+    reach = (how.pixels - 1) * site.strides[1] + (site.kernel[1] - 1) * site.dilation[1] + 1
+    lines = lines_inside(site) * min(reach, site.width)
+    return lines if lines > places * (target.l1d_bytes // WAY_BYTES) else 0.0
 
 
 def lines_inside(site: ConvSite) -> float:
