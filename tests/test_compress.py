@@ -200,8 +200,8 @@ def test_samples_that_do_not_fit_are_refused(
 
 def test_samples_are_never_made_up(model: tvmopt.Model) -> None:
     message = (
-        "recipe 'int8' must have calibration samples, of which quantize-static, repair-weights "
-        "learns, got none"
+        "recipe 'int8' must have calibration samples, of which quantize-static, repair-weights, "
+        "keep-sensitive learns, got none"
     )
     with pytest.raises(DataError, match=message):
         model.apply("int8")

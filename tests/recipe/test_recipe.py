@@ -11,6 +11,7 @@ import pytest
 
 from tvmopt import LayerRule, Recipe
 from tvmopt.errors import OptionError
+from tvmopt.passes.quantize.keep_sensitive import KeepSensitiveOptions
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
@@ -44,13 +45,15 @@ def test_the_default_recipe_is_static_with_repaired_weights() -> None:
     assert [type(options) for options in recipe.passes] == [
         QuantizeStaticOptions,
         RepairWeightsOptions,
+        KeepSensitiveOptions,
     ]
-    repair = recipe.passes[1]
+    repair, keep = recipe.passes[1:]
+    assert keep.widen
     assert (repair.method, repair.asymmetric) == ("gptq", True)
     assert recipe.auto_bits == ("quantize-static",)
     assert recipe.for_bits(7).passes[0].weight_bits == 7
     assert recipe.for_bits(7).auto_bits == ()
-    assert recipe.learns_from == ("quantize-static", "repair-weights")
+    assert recipe.learns_from == ("quantize-static", "repair-weights", "keep-sensitive")
     assert Recipe.named("int8-dynamic").learns_from == ()
 
 
