@@ -26,6 +26,7 @@ from tvmopt.passes.prune.selection import Selection
 _STEPS = 10  # a round
 _START = 0.03  # strength, as a share of the Hessian's mean diagonal
 _END = 1.5  # likewise; further growth no longer changes the mask
+_STILL = 5  # steps without a change, once the strength is its end's tenth, and it will not change
 
 
 def admm_mask(problem: Problem, selection: Selection, rounds: int) -> np.ndarray:
@@ -41,16 +42,21 @@ def admm_mask(problem: Problem, selection: Selection, rounds: int) -> np.ndarray
     wanted = problem.wanted.astype(np.float32)
     inputs, steps = problem.inputs, _STEPS * rounds
     strength = _START * float(np.diag(problem.hessian)[:inputs].mean())
+    last = strength * _END / _START
     growth = (_END / _START) ** (1 / steps)
     pull = (wanted @ vectors) * values
     split, multiplier = wanted, np.zeros_like(wanted)
-    kept = selection.every
+    kept, still = selection.every, 0
     for _ in range(steps):
         level = np.float32(strength)
         at = (pull + level * ((split - multiplier) @ vectors)) / (values + level)
         moved = at @ vectors.T + multiplier
         worth = selection.sums(np.square(moved[:, :inputs]))
-        kept = selection.best(worth, selection.every, selection.count)
+        before, kept = kept, selection.best(worth, selection.every, selection.count)
+        settled = strength > 0.1 * last and np.array_equal(kept, before)
+        still = still + 1 if settled else 0
+        if still == _STILL:
+            break
         split = moved.copy()
         split[:, :inputs] *= selection.spread(kept, len(moved))
         multiplier = (moved - split) / np.float32(growth)

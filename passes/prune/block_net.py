@@ -5,7 +5,7 @@ Source: none; the chain rule, backwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,30 @@ class BlockNet:
             inputs: What the block reads, by name.
             values: The tuned constants.
         """
+        made, backs = self._forwards(inputs, values)
+        return made, lambda gradients: _pull(gradients, backs, values)
+
+    def derivatives(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        values: Sequence[np.ndarray],
+        by_output: Callable[[np.ndarray], np.ndarray],
+    ) -> Iterator[tuple[relax.Var, np.ndarray]]:
+        """Yield the derivative of a scalar by each tensor that depends on tuned constants.
+
+        Args:
+            inputs: What the block reads, by name.
+            values: The tuned constants.
+            by_output: Gives the scalar's derivative by the block's output, from that.
+        """
+        made, backs = self._forwards(inputs, values)
+        output = self.block.output
+        for step, gradient, _ in _backwards({output: by_output(made[output])}, backs):
+            yield step.var, gradient
+
+    def _forwards(
+        self, inputs: Mapping[str, np.ndarray], values: Sequence[np.ndarray]
+    ) -> tuple[dict[relax.Var, np.ndarray], list[tuple[_Wired, Back]]]:
         made: dict[relax.Var, np.ndarray] = {}
         backs: list[tuple[_Wired, Back]] = []
 
@@ -137,7 +161,7 @@ class BlockNet:
             made[step.var], back = step.forward(*map(read, step.sources))
             if any(step.live):
                 backs.append((step, back))
-        return made, lambda gradients: _pull(gradients, backs, values)
+        return made, backs
 
 
 def _pull(
@@ -146,17 +170,27 @@ def _pull(
     values: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
     found = [np.zeros_like(value) for value in values]
+    for step, _, parts in _backwards(gradients, backs):
+        for source, part in zip(step.sources, parts, strict=False):
+            if isinstance(source, int):
+                found[source] += part
+    return found
+
+
+def _backwards(
+    gradients: Mapping[relax.Var, np.ndarray], backs: Sequence[tuple[_Wired, Back]]
+) -> Iterator[tuple[_Wired, np.ndarray, tuple[np.ndarray, ...]]]:
+    """Yield each step that matters, last first, and derivatives by all it touches."""
     by = dict(gradients)
     for step, back in reversed(backs):
         if step.var not in by:
             continue
-        parts = back(by.pop(step.var))
+        gradient = by.pop(step.var)
+        parts = back(gradient)
+        yield step, gradient, parts
         for source, live, part in zip(step.sources, step.live, parts, strict=False):
-            if isinstance(source, int):
-                found[source] += part
-            elif live and isinstance(source, relax.Var):
+            if live and isinstance(source, relax.Var):
                 by[source] = by[source] + part if source in by else part
-    return found
 
 
 def _source(arg: relax.Expr) -> _Source:

@@ -36,6 +36,7 @@ from tvmopt.passes.prune.structures import Structure
 
 Importance = Literal["magnitude", "wanda", "taylor", "obs", "sparsegpt", "admm"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
+SECOND_ORDER: tuple[Importance, ...] = ("obs", "sparsegpt", "admm")
 
 
 def choose_mask(

@@ -11,7 +11,7 @@ Source: E. Frantar, S. P. Singh and D. Alistarh, "Optimal Brain Compression", Ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,13 @@ class Problem:
         per_run = -(-self.run // size)
         place = np.arange(self.inputs)
         return place // self.run * per_run + place % self.run // size
+
+    def weighted(self, outputs: np.ndarray | None) -> Problem:
+        """Return the layer with the squared error of each output counted so many times, (o,)."""
+        if outputs is None:
+            return self
+        root = np.sqrt(outputs)[:, None]
+        return replace(self, weight=self.weight * root, wanted=self.wanted * root)
 
     def objective(self, weight: np.ndarray) -> float:
         """Return the objective of other weights, (o, k)."""

@@ -9,9 +9,13 @@ order: what each reads is what the pruned layers before it make of the samples, 
 give is what the dense net gives (the *asymmetric* target). Cost: each binding of either graph runs
 about once on every sample; then, a layer, what ``blocks`` says.
 
-Sources: those of ``blocks``. The asymmetric target: the output of the dense layer on the dense
-net's inputs, fitted on the pruned net's, as in Y. Li et al., "GPTAQ: efficient finetuning-free
-quantization for asymmetric calibration" (2025), there for rounding.
+In second order the squared error of each output of a layer counts as much as the net's outputs feel
+it (``felt_outputs``), which says where in the layer the zeros are; how the others make up for them
+does not depend on it.
+
+Sources: those of ``blocks`` and ``felt_outputs``. The asymmetric target: the output of the dense
+layer on the dense net's inputs, fitted on the pruned net's, as in Y. Li et al., "GPTAQ: efficient
+finetuning-free quantization for asymmetric calibration" (2025), there for rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
-from tvmopt.passes.prune.blocks import choose_mask, masked, refit
+from tvmopt.passes.prune.blocks import SECOND_ORDER, choose_mask, masked, refit
+from tvmopt.passes.prune.felt_outputs import felt_outputs
 from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
 from tvmopt.passes.prune.layer_goals import Ground, set_goals
 from tvmopt.passes.prune.order_channels import order_channels
@@ -82,6 +87,7 @@ class PruneWeights:
         self._goals: Mapping[str, Goal] = {}
         self.outputs: dict[str, np.ndarray] = {}
         self._gains: Mapping[str, tuple[float, float]] = {}
+        self._felt: Mapping[str, np.ndarray] = {}
         self.progress: Callable[[str, int, int], None] = progress or (lambda *_: None)
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
@@ -109,6 +115,8 @@ class PruneWeights:
             tap=plain_tap(self.tap, len(self.samples)),
             report=self.report,
         )
+        if self.options.importance in SECOND_ORDER:
+            self._felt = felt_outputs(mod, errand.samples, errand.tap, self.options.seed)
         changes: dict[relax.Var, Build] = {}
         with tempfile.TemporaryDirectory(prefix="tvmopt-prune-") as folder:
             pair = NetPair(mod, mod, layers, errand, Path(folder))
@@ -233,7 +241,8 @@ class PruneWeights:
             run=layer.run,
             has_bias=has_bias,
         )
-        kept = choose_mask(problem, goal.shape, goal.sparsity, options.importance, options.rounds)
+        felt = problem.weighted(self._felt.get(layer.name))
+        kept = choose_mask(felt, goal.shape, goal.sparsity, options.importance, options.rounds)
         make = refit if options.repair else masked
         rows = make(problem, goal.shape, kept)
         error = float(moments.error((rows - weight)[None]).sum())
