@@ -20,7 +20,7 @@ from tvmopt.float_passes import change_floats
 from tvmopt.kernels.dot import choose_dot
 from tvmopt.layer_dtypes import LayerDtypes, layer_dtypes
 from tvmopt.layers import Layer, layers_of
-from tvmopt.lowering import predict_layers
+from tvmopt.lowering import LowerOptions, predict_layers
 from tvmopt.passes.canonicalize import canonicalize_passes
 from tvmopt.plan import Plan, make_plan
 from tvmopt.recipe import Recipe
@@ -68,7 +68,7 @@ def compress(
         tap=native_tap([port.name for port in inputs]),
         report=Report(),
         progress=progress,
-        predict=partial(predict_layers, target=target),
+        predict=_predict(recipe, target),
     )
     with threadpool_limits(limits=1):  # so that results depend on no machine's count of cores
         start = _start(mod, chosen, context, report)
@@ -99,7 +99,7 @@ def forecast(mod: tvm.IRModule, recipe: Recipe, target: CpuTarget, report: Repor
         OptionError: A pattern of the recipe fits no layer.
     """
     chosen, notes = with_bits(recipe, target)
-    context = placeholders(partial(predict_layers, target=target))
+    context = placeholders(_predict(recipe, target))
     with threadpool_limits(limits=1):
         start = _start(mod, chosen, context, report)
     said = [*context.report.decisions, *forecast_decisions(start.plan)]
@@ -113,6 +113,12 @@ def forecast(mod: tvm.IRModule, recipe: Recipe, target: CpuTarget, report: Repor
         layers=start.outcome(start.plan.after, said).results(),
         cycles=start.cycles,
     )
+
+
+def _predict(recipe: Recipe, target: CpuTarget) -> partial[dict[str, float]]:
+    """Return what predicts the kernels that the recipe will have."""
+    options = LowerOptions(smaller=recipe.keep == "smaller")
+    return partial(predict_layers, target=target, options=options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

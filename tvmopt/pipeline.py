@@ -40,7 +40,9 @@ def compile(  # noqa: A001  (tvmopt.compile reads best)
     """
     resolved = as_target(target)
     report = Report(list(model.report.decisions))
-    options = LowerOptions(winograd=winograd)
+    compression = model.compression
+    smaller = compression is not None and compression.recipe.keep == "smaller"
+    options = LowerOptions(winograd=winograd, smaller=smaller)
     # One thread: what numpy computes then depends on no machine's count of cores, and its pool does
     # not spin while others work.
     with threadpool_limits(limits=1):

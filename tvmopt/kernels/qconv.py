@@ -22,7 +22,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812  (TVM's own name for it)
 
-from tvmopt.kernels import cost
+from tvmopt.kernels import cost, nibbles
 from tvmopt.kernels.blocks import RowBlocks, worth_threads
 from tvmopt.kernels.dot import Dot, choose_dot, evenly, word
 from tvmopt.kernels.dot_tile import DotTile
@@ -57,6 +57,8 @@ class QConvConfig:
         prefetch: Whether the next panel is fetched ahead, for weights that outrun level 2.
         parallel: Whether blocks are shared out among threads.
         extra: Steps of each panel for weights in excess (bins.py), where ``dot`` is chained.
+        packed: Whether two weights share a byte, and a panel is unpacked before a block runs
+            against it (nibbles.py).
     """
 
     dot: Dot
@@ -65,6 +67,7 @@ class QConvConfig:
     prefetch: bool
     parallel: bool
     extra: int = 0
+    packed: bool = False
 
 
 def config(site: QConvSite, target: CpuTarget, dot: Dot | None = None) -> QConvConfig:
@@ -92,11 +95,13 @@ def cycles(site: QConvSite, how: QConvConfig, target: CpuTarget) -> float:
     tiles = count * tile_cycles(
         how.tile, steps + how.extra, how.dot, target, conv.epilogue, image.line
     )
-    itemsize = np.dtype(how.dot.weight).itemsize
-    fetch = cost.stream_cycles(steps * how.dot.group * itemsize * conv.out_channels, target)
+    size = steps * how.dot.group * np.dtype(how.dot.weight).itemsize * conv.out_channels
+    fetch = cost.stream_cycles(size // 2 if how.packed else size, target)
+    unpack = nibbles.UNPACK_CYCLES * how.rows.count * size / nibbles.LONGEST
     return (
         cost.CALL_CYCLES
         + max(tiles, fetch * how.rows.count)
+        + (unpack if how.packed else 0)
         + cost.stream_cycles(2 * image.scratch_bytes, target)
     )
 
@@ -106,7 +111,8 @@ def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> np.ndarray:
 
     Returns:
         (panels, lines, steps, tile.width, dot.group) of the dot's type, zeros where a run ends
-        within a group and where a tile has more columns than the convolution.
+        within a group and where a tile has more columns than the convolution; of integers that
+        share bytes, (panels, bytes).
     """
     dot, tile, conv = how.dot, how.tile, site.conv
     steps = steps_of(site, dot)
@@ -116,6 +122,8 @@ def pack(weight: np.ndarray, site: QConvSite, how: QConvConfig) -> np.ndarray:
     )
     cut = runs[:, panel_columns(runs.shape[1], tile)]  # (groups, panels, width, lines, line)
     cut = cut.reshape(-1, tile.width, site.lines, steps, dot.group).transpose(0, 2, 3, 1, 4)
+    if how.packed:
+        return nibbles.pack(cut.reshape(len(cut), -1))
     return np.ascontiguousarray(cut.astype(dot.weight))
 
 
@@ -150,6 +158,8 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
     per_group, steps = len(panels_of(site, tile)), steps_of(site, dot)
     count, image = conv.groups * per_group, image_of(site, dot)
     panel_size = site.lines * steps * tile.width * dot.group
+    dense = (count, site.lines, steps, tile.width, dot.group)
+    stored = ((count, panel_size // 2), "uint8") if how.packed else (dense, dot.weight)
     weights = Vector(dot.lanes * dot.group, dot.weight)
     lanes = min(dot.lanes, site.columns)
 
@@ -161,7 +171,7 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
         zero = [("z", (1,), site.zero_dtype or "int32"), ("sums", (count, tile.width), "int32")]
         x, w, *more = parameters(
             ("x", conv.input_shape, site.dtype),
-            ("w", (count, site.lines, steps, tile.width, dot.group), dot.weight),
+            ("w", *stored),
             *(excess if how.extra else []),
             ("bias", (count, tile.width), "int32"),
             *(zero if site.zero_dtype else []),
@@ -173,6 +183,9 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
         with loop(blocks.count * count, parallel=how.parallel) as task:
             block, panel = bind(task // count), bind(task % count)
             group, column0 = panel // per_group, panel * tile.width
+            held, begin = w, panel * panel_size
+            if how.packed:
+                held, begin = nibbles.unpacked(w, bind(panel * (panel_size // 2)), panel_size), 0
             with T.serial(blocks.tiles(block)) as g:
                 row = bind(blocks.first_row(block, g))
                 pixels = image.pixels(row, tile.rows, group * conv.group_channels)
@@ -197,14 +210,13 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                 def run(offset: Expr, start: Expr, _extent: int) -> None:
                     """Accumulate one contiguous run of taps."""
                     line = bind(start // site.line * steps)
-                    at = panel * panel_size
                     sums.accumulate(
                         steps,
                         lambda i, step: word(
                             padded, pixels[i] + offset + step * dot.group, dot, flip=flip
                         ),
                         lambda step, v: weights.load(
-                            w, at + ((line + step) * tile.width + v * dot.lanes) * dot.group
+                            held, begin + ((line + step) * tile.width + v * dot.lanes) * dot.group
                         ),
                         (lambda step: _fetch(how, w, ahead + (line + step) * each, each))
                         if how.prefetch
@@ -228,8 +240,8 @@ def qconv(site: QConvSite, how: QConvConfig, name: str) -> tirx.PrimFunc:
                     row=lambda i: row + i,
                 )
 
-    attrs = {"tvmopt.macs": conv.macs, "tvmopt.scratch_bytes": image.scratch_bytes}
-    return prim_func(name, body, attrs)
+    scratch = image.scratch_bytes + panel_size * how.packed
+    return prim_func(name, body, {"tvmopt.macs": conv.macs, "tvmopt.scratch_bytes": scratch})
 
 
 def _fetch(how: QConvConfig, w: tirx.Buffer, start: Expr, count: int) -> None:

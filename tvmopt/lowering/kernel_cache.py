@@ -20,9 +20,11 @@ class LowerOptions:
 
     Attributes:
         winograd: Whether 3x3 convolutions may use Winograd's form.
+        smaller: Whether the artefact is to be small rather than fast.
     """
 
     winograd: bool = True
+    smaller: bool = False
 
 
 Site = TypeVar("Site", bound=Hashable)

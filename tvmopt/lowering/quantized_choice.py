@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from tvm import tirx
 
-from tvmopt.kernels import block_lists, qconv, qwinograd, sparse_qconv
+from tvmopt.kernels import block_lists, nibbles, qconv, qwinograd, sparse_qconv
 from tvmopt.kernels.dot import Dot, chained_dot, choose_dot
 from tvmopt.kernels.panel_steps import PanelSteps
 from tvmopt.kernels.qconv_chained import best
@@ -20,9 +20,11 @@ from tvmopt.kernels.sparse_qconv import SparseQConvSite
 from tvmopt.kernels.winograd_stages import WinogradConfig
 from tvmopt.lowering.kernel_cache import KernelCache
 from tvmopt.lowering.sparse_choice import SPARSE
+from tvmopt.targets.description import CpuTarget
 
 TYPES = {"uint8": "qu8", "int8": "qs8"}
 WORDS = {"int16": "qs16"}  # what only the direct form reads
+MANY_ZEROS = 0.5  # share of zeros from which a list of blocks may be smaller than 4 bits for all
 WORD_LARGEST = 129  # least magnitude of a weight that takes 16 bits
 
 
@@ -80,6 +82,8 @@ def choose_kernel(
         # Its instruction is that of weights beyond 8 bits: it multiplies words.
         words = replace(site, largest=max(site.largest, WORD_LARGEST))
         return _direct(replace(task, site=words))[1]()
+    if kernels.options.smaller and _fits_nibbles(task):
+        return _direct(task, packed=True)[1]()
     dense = [_direct(task), *_winograd(task)]
     candidates = [*dense, *_sparse(task, min(cycles for cycles, _ in dense))]
     return min(candidates, key=lambda candidate: candidate[0])[1]()
@@ -90,16 +94,34 @@ def weight_bits(largest: int) -> int:
     return max(2, int(largest - 1).bit_length() + 1) if largest else 2
 
 
-def _direct(task: _Task) -> _Candidate:
-    """Return the direct form."""
+def _fits_nibbles(task: _Task) -> bool:
+    """Say whether two weights fit a byte, which is smaller than a list of what is not zero."""
+    target, few = task.kernels.target, np.mean(task.weight == 0) < MANY_ZEROS
+    return bool(few) and nibbles.fits(task.weight) and _reads_bytes(target, task.site.largest)
+
+
+def _reads_bytes(target: CpuTarget, largest: int) -> bool:
+    return choose_dot(target, largest).weight == "int8"
+
+
+def _direct(task: _Task, *, packed: bool = False) -> _Candidate:
+    """Return the direct form; ``packed``: with two weights a byte."""
     site, target = task.site, task.kernels.target
-    how, packed = best(site, task.weight, task.bias, target)
+    if packed:
+        how = replace(qconv.config(site, target), packed=True, prefetch=False)
+        tensors: tuple[np.ndarray, ...] = (
+            qconv.pack(task.weight, site, how),
+            qconv.pack_bias(task.bias, task.weight, site, how),
+        )
+    else:
+        how, tensors = best(site, task.weight, task.bias, target)
     cycles = qconv.cycles(site, how, target)
     kind = f"{how.dot.key}_{'gemm' if site.conv.pointwise else 'conv'}"
 
     def make() -> Chosen:
         kernel = task.kernels.get(qconv.qconv, kind, site, how, cycles, task.types)
-        return Chosen(kernel=kernel, packed=packed, cycles=cycles)
+        note = "two weights a byte" if packed else ""
+        return Chosen(kernel=kernel, packed=tensors, cycles=cycles, note=note)
 
     return cycles, make
 
