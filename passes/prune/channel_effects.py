@@ -20,12 +20,10 @@ from tvm import relax
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
-from tvmopt.passes.canonicalize.rebuild import rebuild_main
 from tvmopt.passes.prune.channel_candidates import Candidate
 from tvmopt.passes.prune.channel_loss import Ladder, Reader
 from tvmopt.passes.prune.float_layers import FloatLayer
 from tvmopt.passes.quantize.sensitivity import output_distance
-from tvmopt.passes.quantize.weight_layers import Build
 
 _BATCHES = 16  # of the samples that are run for each group
 _SHARE = 0.25  # of a group that goes
@@ -113,15 +111,6 @@ def _masked(mod: tvm.IRModule, masks: Mapping[relax.Var, relax.Var]) -> tvm.IRMo
     part = mod.clone()
     part["main"] = builder.finalize()["main"]
     return part
-
-
-def changed(mod: tvm.IRModule, changes: Mapping[relax.Var, Build]) -> tvm.IRModule:
-    """Return the module with other values bound to some variables."""
-
-    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return changes[var](value, lambda expr, _name: expr) if var in changes else value
-
-    return rebuild_main(mod, lambda _graph: rule)
 
 
 def _plain_loss(reader: Reader, gone: np.ndarray) -> float:

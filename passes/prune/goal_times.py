@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmopt.passes.canonicalize.rebuild import rebuild_main
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.float_layers import FloatLayer
 from tvmopt.passes.prune.layer_curves import LayerCurves
 from tvmopt.passes.prune.structures import Goal, Structure
@@ -45,11 +45,7 @@ class GoalTimes:
         for layer in self._layers:
             if layer.name in goals:
                 changes |= layer.changes(self._blind.without(layer, goals[layer.name]))
-
-        def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-            return changes[var](value, lambda expr, _name: expr) if var in changes else value
-
-        return self._predict(rebuild_main(self._mod, lambda _graph: rule))
+        return self._predict(changed(self._mod, changes))
 
     def time(self, layer: FloatLayer, structure: str, share: float) -> float:
         """Return the time of a layer without a share of its blocks, in [0, 1); 0 if nobody knows.

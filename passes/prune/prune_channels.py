@@ -29,9 +29,10 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.passes.canonicalize.rebuild import is_plain
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.channel_budget import Choice, share_out
 from tvmopt.passes.prune.channel_candidates import Candidate, find_candidates, gains, gone_inputs
-from tvmopt.passes.prune.channel_effects import changed, output_effects
+from tvmopt.passes.prune.channel_effects import output_effects
 from tvmopt.passes.prune.channel_fit import FitOptions, dense_moments, fit_readers
 from tvmopt.passes.prune.channel_groups import ChannelGroup, Channels
 from tvmopt.passes.prune.channel_loss import Importance, Ladder, Reader, descend

@@ -30,8 +30,9 @@ from tvm import relax
 
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
-from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
+from tvmopt.passes.canonicalize.rebuild import is_plain
 from tvmopt.passes.prune.blocks import SECOND_ORDER, choose_mask, masked, refit
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.felt_outputs import felt_outputs
 from tvmopt.passes.prune.float_layers import FloatLayer, float_layers
 from tvmopt.passes.prune.layer_goals import Ground, set_goals
@@ -106,7 +107,7 @@ class PruneWeights:
             return mod
         mod, layers = self._reorder(mod, layers)
         if self.samples is None or self.tap is None:
-            return _changed(mod, self._by_magnitude(layers))
+            return changed(mod, self._by_magnitude(layers))
         errand = Errand(
             pass_name="PruneWeights",
             what="prune weights",
@@ -130,7 +131,7 @@ class PruneWeights:
                 done += len(stage)
             self.progress(errand.what, done, len(layers))
 
-        return _changed(mod, changes)
+        return changed(mod, changes)
 
     def _with_goals(self, mod: tvm.IRModule, layers: Sequence[FloatLayer]) -> list[FloatLayer]:
         """Set what is asked of each layer, and return those of which anything is."""
@@ -267,10 +268,3 @@ class PruneWeights:
 
     def _note(self, site: str, *, applied: bool, reason: str) -> None:
         self.report.add("PruneWeights", site, applied=applied, reason=reason)
-
-
-def _changed(mod: tvm.IRModule, changes: Mapping[relax.Var, Build]) -> tvm.IRModule:
-    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return changes[var](value, lambda expr, _name: expr) if var in changes else value
-
-    return rebuild_main(mod, lambda _graph: rule)

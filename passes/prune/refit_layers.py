@@ -30,7 +30,8 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
-from tvmopt.passes.canonicalize.rebuild import is_plain, rebuild_main
+from tvmopt.passes.canonicalize.rebuild import is_plain
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.paired_layers import PairedFloats, paired_layers
 from tvmopt.passes.prune.plain_tap import plain_tap
 from tvmopt.passes.prune.refit_blocks import Tuning, tuned_blocks
@@ -244,15 +245,6 @@ class RefitLayers:
 
     def _note(self, site: str, *, applied: bool, reason: str) -> None:
         self.report.add("RefitLayers", site, applied=applied, reason=reason)
-
-
-def changed(mod: tvm.IRModule, changes: Mapping[relax.Var, Build]) -> tvm.IRModule:
-    """Return the module with some variables bound to something else."""
-
-    def rule(var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return changes[var](value, lambda expr, _name: expr) if var in changes else value
-
-    return rebuild_main(mod, lambda _graph: rule)
 
 
 def _empty(layer: PairedFloats) -> MomentSum:

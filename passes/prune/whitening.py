@@ -61,7 +61,9 @@ class Coordinates:
         if inputs is not None and one.is_weight:
             groups = list(same_places(one.rows(one.free)))
             if sum(len(places) ** 2 for _, places in groups) <= _MOST:
-                self._rows = [self._factored(*group, squares, inputs) for group in groups]
+                self._rows = [
+                    self._factored(rows, places, squares, inputs) for rows, places in groups
+                ]
         self.size = int(one.free.sum())
 
     def _factored(

@@ -12,8 +12,9 @@ from tvm import relax
 from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.errors import OptionError
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.channel_candidates import Candidate, find_candidates
-from tvmopt.passes.prune.channel_effects import changed, output_effects
+from tvmopt.passes.prune.channel_effects import output_effects
 from tvmopt.passes.prune.channel_groups import Channels
 from tvmopt.passes.prune.channel_loss import Reader, descend
 from tvmopt.passes.prune.channel_options import PruneChannelsOptions

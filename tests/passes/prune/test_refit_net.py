@@ -13,9 +13,10 @@ from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.frontend.onnx import TensorSpec
 from tvmopt.passes.canonicalize.rebuild import rebuild_main
+from tvmopt.passes.prune.changed import changed
 from tvmopt.passes.prune.net_blocks import NetBlock, longest_stretch
 from tvmopt.passes.prune.refit_blocks import Tuning
-from tvmopt.passes.prune.refit_layers import RefitLayers, RefitLayersOptions, changed
+from tvmopt.passes.prune.refit_layers import RefitLayers, RefitLayersOptions
 from tvmopt.passes.prune.refit_net import Budget, tuned_net
 from tvmopt.passes.quantize.net_pair import Errand
 from tvmopt.report import Report
