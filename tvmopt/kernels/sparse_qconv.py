@@ -48,7 +48,7 @@ OVERLAP_CYCLES = 8  # of a tile's ends, behind the next one's products; fitted o
 # each, LLVM puts additions of 32 bits together in vectors, and takes them apart again.
 ADDRESS_CYCLES, ADDRESS_ROWS = 4, 6
 HIDDEN = 0.75  # share of a tile's elementwise steps that the next tile's products hide
-SPILL_CYCLES = 0.2  # what a step costs more for each register that a chained tile has too few
+SPILL_CYCLES = 0.15  # what a step costs more for each register that a chained tile has too few
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
