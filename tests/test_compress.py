@@ -17,6 +17,7 @@ from tvmopt.calibration import Samples
 from tvmopt.errors import DataError, OptionError, TargetError
 from tvmopt.passes.quantize.bias_correction import CorrectBiasOptions
 from tvmopt.passes.quantize.equalize_layers import EqualizeLayersOptions
+from tvmopt.passes.quantize.keep_sensitive import KeepSensitiveOptions
 from tvmopt.passes.quantize.quantize_dynamic import QuantizeDynamicOptions
 from tvmopt.passes.quantize.quantize_static import QuantizeStaticOptions
 from tvmopt.passes.quantize.quantize_weights import QuantizeWeightsOptions
@@ -238,3 +239,14 @@ def test_every_pass_runs_where_a_recipe_has_it(
     assert {type(options).__name__.removesuffix("Options") for options in passes} <= decided
     assert small.compression is not None
     assert len(small.compression.changed) == 2
+
+
+def test_predicted_time_is_of_the_numbers_that_are_left(
+    model: tvmopt.Model, data: np.ndarray
+) -> None:
+    passes = (QuantizeStaticOptions(weight_bits=2), KeepSensitiveOptions(most_error=1e-9))
+    small = model.apply(Recipe(passes=passes, keep="all"), calibration=data[:16])
+    assert small.compression is not None
+    assert not small.compression.changed  # all in floats again
+    before, after = small.compression.cycles
+    assert after == before

@@ -74,7 +74,10 @@ def compress(
         start = _start(mod, chosen, context, report)
         given_names = {layer.name for layer in start.layers}
         new = run_passes(start.changed, chosen, context, given_names, start.plan.leave)
-        new = canonicalize(new, report)
+        new = ir.unique_names(canonicalize(new, report))
+        after, cycles = layer_dtypes(new), start.cycles
+        if after != start.plan.after:  # samples told that layers need finer numbers than planned
+            cycles = cycles[0], sum(context.predict(new).values())
     report.decisions += context.report.decisions
     learned = None
     if samples is not None and recipe.learns_from:
@@ -85,8 +88,8 @@ def compress(
         calibration=learned,
         target=target.name,
         notes=notes,
-        layers=start.outcome(layer_dtypes(new), said).results(),
-        cycles=start.cycles,
+        layers=start.outcome(after, said).results(),
+        cycles=cycles,
     )
 
 
