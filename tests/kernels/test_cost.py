@@ -36,3 +36,11 @@ def test_weights_too_large_to_share_level_3_come_from_memory_once(kit: SimpleNam
     assert first == 2 * kept / cost.MEMORY_BYTES_PER_CYCLE
     again = cost.weight_cycles(2 * kept, 3, target) - first
     assert again == 2 * cost.stream_cycles(2 * kept, target)
+
+
+def test_images_cost_where_no_cache_holds_them(kit: SimpleNamespace) -> None:
+    target = kit.AVX2
+    most = target.l3_bytes * 3 // 4
+    assert cost.image_cycles(most // 2, most // 2, target) == 0
+    # What is written is fetched, too.
+    assert cost.image_cycles(most, 100, target) == (most + 200) / cost.MEMORY_BYTES_PER_CYCLE

@@ -70,7 +70,7 @@ def config(site: ConvSite, target: CpuTarget) -> ConvConfig:
 
 
 def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
-    """Return the predicted cycles of one core: products, padded copy, and the weights' way in."""
+    """Return the predicted cycles of one core: products, padded copy, images', weights' way in."""
     count = how.rows.total * site.groups * len(panels(site.out_channels // site.groups, how.tile))
     tiles = cost.tile_cycles(how.tile, count, site.taps, site.epilogue, target, Image(site).line)
     fetch = cost.weight_cycles(site.taps * site.out_channels * 4, how.rows.count, target)
@@ -78,6 +78,7 @@ def cycles(site: ConvSite, how: ConvConfig, target: CpuTarget) -> float:
         cost.CALL_CYCLES
         + max(tiles, fetch)
         + cost.stream_cycles(2 * Image(site).scratch_bytes, target)
+        + cost.image_cycles(*site.image_bytes, target)
     )
 
 

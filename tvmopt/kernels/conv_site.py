@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from tvmopt.kernels.epilogue import STORE, Epilogue
 from tvmopt.kernels.rows import Rows, pitch_of
@@ -110,3 +111,8 @@ class ConvSite:
     def output_shape(self) -> tuple[int, int, int, int]:
         """Shape of the output tensor."""
         return (self.batch, *self.out_size, self.out_channels)
+
+    @property
+    def image_bytes(self) -> tuple[int, int]:
+        """Bytes of the input and of the output where both are float32."""
+        return 4 * prod(self.input_shape), 4 * prod(self.output_shape)

@@ -25,6 +25,21 @@ def stream_cycles(size: int, target: CpuTarget) -> float:
     return size / MEMORY_BYTES_PER_CYCLE
 
 
+def image_cycles(read: int, written: int, target: CpuTarget) -> float:
+    """Return the cycles that a kernel waits for images that come from memory and go back.
+
+    What a cache holds is there in time. A line that is written is fetched first: it counts twice.
+
+    Args:
+        read: Bytes of the input.
+        written: Bytes of the output.
+        target: The machine.
+    """
+    if read + written <= max(target.l2_bytes, target.l3_bytes) * 3 // 4:
+        return 0.0
+    return (read + 2 * written) / MEMORY_BYTES_PER_CYCLE
+
+
 def stays_in_l3(size: int, target: CpuTarget) -> bool:
     """Say whether level 3 keeps a kernel's weights from one run to the next.
 

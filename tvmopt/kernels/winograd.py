@@ -57,7 +57,7 @@ def config(site: ConvSite, m: int, target: CpuTarget) -> WinogradConfig:
 
 
 def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
-    """Return the predicted cycles of one core: products, transforms and the weights' way in."""
+    """Return the predicted cycles of one core: products, transforms, weights' and images' way."""
     places = (how.m + 2) ** 2
     count = site.batch * tiles(site, how.m)[0] * tiles(site, how.m)[1]
     blocks = -(-count // how.block)
@@ -68,7 +68,8 @@ def cycles(site: ConvSite, how: WinogradConfig, target: CpuTarget) -> float:
     weights = places * site.channels * site.out_channels * 4
     fetch = cost.weight_cycles(weights, blocks, target)
     transforms = vectors * TRANSFORM_CYCLES[how.m]
-    return cost.CALL_CYCLES + max(products, fetch) + transforms
+    images = cost.image_cycles(*site.image_bytes, target)
+    return cost.CALL_CYCLES + max(products, fetch) + transforms + images
 
 
 def pack(weight: np.ndarray, how: WinogradConfig) -> np.ndarray:

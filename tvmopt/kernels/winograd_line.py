@@ -135,7 +135,8 @@ def cycles(site: ConvSite, how: LineConfig, target: CpuTarget) -> float:
     arithmetic += outputs * np.count_nonzero(matrices.output) / 2
     held = 4 * how.places * how.block * (site.channels + site.out_channels)
     moved = blocks * 2 * cost.stream_cycles(held, target)
-    return cost.CALL_CYCLES + max(products, fetch) + arithmetic + moved
+    images = cost.image_cycles(*site.image_bytes, target)
+    return cost.CALL_CYCLES + max(products, fetch) + arithmetic + moved + images
 
 
 def transform_weight(weight: np.ndarray, m: int, taps: int) -> np.ndarray:
