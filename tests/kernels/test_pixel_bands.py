@@ -46,8 +46,15 @@ def _planes(bands: PixelBands, x: np.ndarray, line: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "site",
-    [_site(3, 1, 1), _site(3, 2, 1), _site(1, 2, 0), _site(5, 1, 2), _site(3, 1, 2, 2)],
-    ids=["3x3", "3x3/2", "1x1/2", "5x5", "dilated"],
+    [
+        _site(3, 1, 1),
+        _site(3, 2, 1),
+        _site(1, 2, 0),
+        _site(5, 1, 2),
+        _site(3, 1, 2, 2),
+        _site(3, 1, 3),
+    ],
+    ids=["3x3", "3x3/2", "1x1/2", "5x5", "dilated", "far padding"],
 )
 def test_a_tap_is_one_offset_for_every_pixel(site: ConvSite) -> None:
     bands = PixelBands(conv=site, word=1, rows=2, tile=16)
@@ -71,6 +78,9 @@ def test_lines_share_the_padding_between_them() -> None:
     assert PixelBands(conv=_site(3, 1, 0), word=1, rows=2, tile=16).pitch == 9
     uneven = replace(_site(3, 1, 1), pads=(1, 0, 1, 2))
     assert PixelBands(conv=uneven, word=1, rows=2, tile=16).pitch == 9 + 2
+    # However far the padding reaches, a line has a place for each of its outputs.
+    assert PixelBands(conv=_site(3, 1, 3), word=1, rows=2, tile=16).pitch == 9 + 6 - 2
+    assert PixelBands(conv=_site(1, 1, 1), word=1, rows=2, tile=16).pitch == 9 + 2
     # A phase has every s-th pixel: its padding is not the other side's.
     assert PixelBands(conv=_site(3, 2, 1), word=1, rows=2, tile=16).shared == 0
 

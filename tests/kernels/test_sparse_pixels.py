@@ -56,6 +56,8 @@ SITES = {
     "3x3 deep": _site(160, 8, 5, 3),
     "3x3/2, three images": _site(16, 24, 9, 3, stride=2, batch=3),
     "3x3, uneven padding": replace(_site(8, 16, 9, 3), pads=(1, 2, 0, 1)),
+    "3x3, far padding": _site(8, 16, 9, 3, pad=3),
+    "1x1, padded": _site(12, 16, 9, 1, pad=1),
     "3x3 without padding": _site(8, 8, 9, 3, pad=0),
     "3x3 dilated": _site(8, 12, 11, 3, dilation=2),
     "5x5, narrow": _site(4, 9, 3, 5, batch=2),
@@ -106,7 +108,9 @@ def test_floats_are_within_their_bound(kit: Any, name: str, outputs: int) -> Non
     ("largest", "dtype", "outputs"),
     [(7, "uint8", 1), (63, "uint8", 2), (63, "int8", 4), (127, "uint8", 4), (127, "int8", 1)],
 )
-@pytest.mark.parametrize("name", ["1x1", "3x3", "3x3/2, three images", "3x3 deep"])
+@pytest.mark.parametrize(
+    "name", ["1x1", "3x3", "3x3, far padding", "3x3/2, three images", "3x3 deep"]
+)
 def test_integers_are_exact(kit: Any, name: str, largest: int, dtype: str, outputs: int) -> None:
     rng = np.random.default_rng(largest + outputs)
     site = ConvSite(

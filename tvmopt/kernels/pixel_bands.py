@@ -73,9 +73,12 @@ class PixelBands:
 
     @property
     def shared(self) -> int:
-        """Words of padding that end one line of a plane and begin the next."""
+        """Words of padding that end one line of a plane and begin the next.
+
+        Never more than the halo: a line has a place for each of its outputs.
+        """
         _, left, _, right = self.conv.pads
-        return min(left, right) if self.conv.strides[1] == 1 else 0
+        return min(left, right, self.halo[1]) if self.conv.strides[1] == 1 else 0
 
     @property
     def pitch(self) -> int:
