@@ -3,7 +3,8 @@
 Pruning asks how far a layer's outputs are off; of two that are off alike the one counts more that
 reaches the net's outputs. For an output channel that is the mean, over places and samples, of the
 squared derivative of the net's outputs by it, summed over these: along random signs of the net's
-outputs the mean square of one derivative backwards is that sum.
+outputs the mean square of one derivative backwards is that sum. Where derivatives are not known all
+the way, as before several heads, the last tensor that they are known of stands for the outputs.
 
 Sources: J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
 curvature", ICML 2015, section 3, of whose factor of a layer's outputs this is the diagonal; C. Wang
@@ -13,14 +14,18 @@ pruning by it.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import tvm
 
+from tvmopt import ir
 from tvmopt.calibration import Samples, Tap
 from tvmopt.passes.prune.block_net import BlockNet, trained_of
-from tvmopt.passes.prune.net_blocks import longest_stretch
+from tvmopt.passes.prune.net_blocks import NetBlock, longest_stretch
 
 _BATCHES = 64  # of the samples: each tells of all places
+_MOST_BYTES = 2 << 30
 _LEAST = 0.01  # of a layer's mean: what nobody feels on these samples may be felt on others
 
 
@@ -34,10 +39,11 @@ def felt_outputs(mod: tvm.IRModule, samples: Samples, tap: Tap, seed: int) -> di
         seed: Of the signs.
 
     Returns:
-        Layers from which derivatives of the net's outputs are not known are left out.
+        Layers outside the longest stretch through which derivatives are known are left out; all
+        are where what a batch leaves there takes more than 2 GB.
     """
     block = longest_stretch(mod)
-    if isinstance(block, str) or not block.inputs:
+    if isinstance(block, str) or not block.inputs or _held(block) > _MOST_BYTES:
         return {}
     few, trained = samples.spread(_BATCHES), trained_of(block)
     net, values = BlockNet(block, trained), [one.value for one in trained]
@@ -59,3 +65,9 @@ def felt_outputs(mod: tvm.IRModule, samples: Samples, tap: Tap, seed: int) -> di
         for name, felt in found.items()
         if (mean := float(felt.mean())) > 0.0 and np.isfinite(felt).all()
     }
+
+
+def _held(block: NetBlock) -> int:
+    """Return the bytes of what the layers of a block read, kept for the way back."""
+    rows = {one: prod(ir.static_shape(one.var)) // one.outputs for one in block.layers}
+    return sum(4 * count * one.weight.size // one.outputs for one, count in rows.items())

@@ -5,8 +5,9 @@
     python -m benchmarks.speed.own
     python -m benchmarks.speed.own --only magika --recipes int8 w4 --threads 1
 
-Samples are plausible inputs and weights are not repaired: neither changes which kernels run. A
-recipe that asks for what is smaller may be slower; nothing is asserted.
+Samples are plausible inputs, and passes that repair are left out, ``keep-sensitive`` too: where it
+finds on real samples that too much is lost, fewer layers are integers than here. A recipe that asks
+for what is smaller may be slower; nothing is asserted.
 """
 
 from __future__ import annotations

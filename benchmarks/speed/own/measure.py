@@ -116,7 +116,7 @@ def measure(job: Job, folder: Path) -> Measurement:
 
 
 def without_repairs(recipe: Recipe) -> Recipe:
-    """Return a recipe that makes the same kernels sooner: without what only changes weights."""
+    """Return a recipe without the passes that repair, which makes its kernels sooner."""
     kept = [
         options
         for options, kind in zip(recipe.passes, recipe.kinds, strict=True)
