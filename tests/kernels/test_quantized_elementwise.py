@@ -56,7 +56,7 @@ def test_every_step_is_rounded_once(
         epilogue=epilogue,
     )
     x = rng.integers(info.min, info.max + 1, site.shape).astype(dtype)
-    ((_, shape, _),) = epilogue.operand_parameters(site.shape)
+    ((_, shape, *_),) = epilogue.operand_parameters(site.shape)
     other = rng.integers(0, 256, shape).astype(np.uint8)
     got = kit.run(quantized_elementwise(site, kit.HERE, "qu8_vadd"), x, other)
     assert np.array_equal(got, expected(site, x, other))
