@@ -8,14 +8,15 @@ alone does to the outputs (``switches``), an effect for the time that it saves; 
 the worst are kept in floats for which the loss (``output_loss``), measured on the net that results,
 holds. What then no longer pays, such as a layer alone among others in floats, is let go as well.
 Cost: two runs of the samples where nothing is to be done; else some more for each layer, of a net
-that computes everything twice, and all of quantizing and repairing again where layers get words.
+that computes everything twice, and all of quantizing and repairing again where layers get words;
+to let go what does not pay lowers the net some ten times and once more for each doubling of layers.
 
 Sources: those of ``sensitivity``; the choice by effect and cost is derived here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -33,12 +34,13 @@ from tvmopt.passes.quantize.output_loss import Limits, OutputLoss, decides, outp
 from tvmopt.passes.quantize.sensitivity import keep_worst, output_distance, rank_layers
 from tvmopt.passes.quantize.switches import settings, with_switches
 from tvmopt.passes.quantize.weight_layers import WeightLayer, find_layers
-from tvmopt.passes.quantize.widen import widen
+from tvmopt.passes.quantize.widen import undone_by_widening, widen
 from tvmopt.prediction import Predict
 from tvmopt.report import Report
 
 _RANKED_BY = 16  # batches: what ranks layers need not be exact
 _TRIES, _NEARER = 4, 0.8
+_ALONE = 8  # layers: the fewer cycles one saves, the likelier it does not pay
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,8 @@ class KeepSensitiveOptions:
             otherwise, close calls left out, in (0, 1].
         most_error: Else: the squared error of the outputs as a share of their square, in (0, 1].
         widen: Whether, before any, all layers of fixed scales get activations of 16 bits and
-            weights of 8.
+            weights of 8; not where the net holds other compressed layers or tables, which that
+            would undo.
         batches: How many of the samples' batches are looked at, at least 1.
 
     Raises:
@@ -98,7 +101,7 @@ class KeepSensitive:
             report: Takes each decision.
             predict: The cost model of the target; None counts multiplications.
             must_pay: The layers that stay in integers only where that is predicted to be faster.
-            progress: Is told of each layer that is ranked.
+            progress: Is told of each layer that is ranked, and of each prediction.
         """
         self.options, self.tap, self.report, self.progress = options, tap, report, progress
         self.reference, self.all = reference, samples
@@ -108,8 +111,10 @@ class KeepSensitive:
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         """Return the module with some layers in floats; ``mod`` is left as it was.
 
+        Where outputs of the floats are not finite, all is left so, and the report says it.
+
         Raises:
-            DataError: An output is not finite.
+            DataError: An output is finite in floats and not in integers.
         """
         if not (is_plain(mod["main"]) and is_plain(self.reference["main"])):
             self._note("main", "it has control flow or side effects")
@@ -120,12 +125,16 @@ class KeepSensitive:
         limits = Limits(changed=self.options.most_changed, error=self.options.most_error)
         deciding = [decides(reference, name) for name in output_names(reference)]
         loss = OutputLoss(deciding, self._run(reference, self.samples), limits)
+        if loss.not_finite:
+            which = ", ".join(map(str, loss.not_finite))
+            self._note("main", f"what is lost cannot be told: not finite in floats: output {which}")
+            return mod
         lost = self._lost(mod, loss)
         if lost <= 1.0:
             self._note("main", f"{lost:.0%} of what may be lost is; no layer has to stay in floats")
             return mod
         left, new = lost, mod
-        if self.options.widen:
+        if self.options.widen and self._may_widen(mod, reference):
             wide = ir.unique_names(widen(mod, reference, self.all, self.tap, self.progress))
             left = self._lost(wide, loss)
             left, new = (left, wide) if left < lost else (lost, mod)
@@ -138,6 +147,17 @@ class KeepSensitive:
             [one.name for one in _layers(mod, reference)], now, wider, (lost, self._lost(new, loss))
         )
         return new
+
+    def _may_widen(self, mod: tvm.IRModule, reference: tvm.IRModule) -> bool:
+        undone = undone_by_widening(mod, reference)
+        if undone:
+            more = f" and {len(undone) - 1} more" if undone[1:] else ""
+            self._note(
+                "main",
+                "no layer gets 16-bit activations, for that would undo what is compressed without "
+                f"fixed scales: {undone[0]}{more}",
+            )
+        return not undone
 
     def _keep(self, mod: tvm.IRModule, reference: tvm.IRModule, loss: OutputLoss) -> tvm.IRModule:
         """Return the module with the fewest layers in floats for which the loss holds."""
@@ -155,14 +175,21 @@ class KeepSensitive:
         return reference
 
     def _paying(self, mod: tvm.IRModule, reference: tvm.IRModule) -> tvm.IRModule:
-        """Return the module without the layers of integers that do not make it faster."""
-        if self.predict is None:
+        """Return the module without the layers of integers that do not make it faster.
+
+        Those that save least are weighed one by one, the others in groups that double.
+        """
+        names = self.must_pay & {layer.name for layer in _layers(mod, reference)}
+        if self.predict is None or not names:
             return mod
-        total = sum(self.predict(mod).values())
-        gains = self._gains(mod, reference, _layers(mod, reference))
-        for name in sorted(self.must_pay & gains.keys(), key=lambda name: (gains[name], name)):
-            one = [layer for layer in _layers(mod, reference) if layer.name == name]
-            new = ir.unique_names(in_floats(mod, reference, one))
+        after = self.predict(mod)
+        total = sum(after.values())
+        gains = _saved(self.predict(reference), after, names)
+        groups = doubling(sorted(names, key=lambda name: (gains[name], name)), _ALONE)
+        for i, group in enumerate(groups):
+            self.progress("weigh layers", i, len(groups))
+            some = [layer for layer in _layers(mod, reference) if layer.name in group]
+            new = ir.unique_names(in_floats(mod, reference, some))
             time = sum(self.predict(new).values())
             if time <= total:
                 mod, total = new, time
@@ -208,8 +235,8 @@ class KeepSensitive:
         """Return what layers save by integers: predicted cycles or, unknown, multiplications."""
         if self.predict is None:
             return {layer.name: float(_products(layer)) for layer in layers}
-        before, after = self.predict(reference), self.predict(mod)
-        saved = {one.name: before.get(one.name, 0.0) - after.get(one.name, 0.0) for one in layers}
+        names = [layer.name for layer in layers]
+        saved = _saved(self.predict(reference), self.predict(mod), names)
         return {name: max(1.0, cycles) for name, cycles in saved.items()}
 
     def _lost(self, mod: tvm.IRModule, loss: OutputLoss) -> float:
@@ -245,6 +272,21 @@ class KeepSensitive:
 
 def _layers(mod: tvm.IRModule, reference: tvm.IRModule) -> list[WeightLayer]:
     return list(find_layers(mod, reference, lambda _name, _reason: None))
+
+
+def doubling(names: Sequence[str], alone: int) -> list[Sequence[str]]:
+    """Return names in groups: so many of one, then of two, four, eight and so on."""
+    groups, start, size = [names[i : i + 1] for i in range(min(alone, len(names)))], alone, 2
+    while start < len(names):
+        groups.append(names[start : start + size])
+        start, size = start + size, 2 * size
+    return groups
+
+
+def _saved(
+    before: Mapping[str, float], after: Mapping[str, float], names: Collection[str]
+) -> dict[str, float]:
+    return {name: before.get(name, 0.0) - after.get(name, 0.0) for name in names}
 
 
 def flat(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -82,7 +82,12 @@ def output_names(mod: tvm.IRModule) -> list[str]:
 
 
 class OutputLoss:
-    """What a net of floats says to some samples, and how much of it another net loses."""
+    """What a net of floats says to some samples, and how much of it another net loses.
+
+    Attributes:
+        not_finite: Which of its outputs, by number, are not finite for some sample; what is lost of
+            those cannot be told.
+    """
 
     def __init__(self, deciding: Sequence[bool], outputs: Outputs, limits: Limits) -> None:
         """Take in what the net of floats says.
@@ -93,13 +98,17 @@ class OutputLoss:
             limits: What may be lost.
         """
         self._limits, self._deciding = limits, tuple(deciding)
-        self._expected = [
-            [
-                _Decisions.of(value) if decides else value.astype(np.float64)
-                for decides, value in zip(self._deciding, batch, strict=True)
-            ]
-            for batch in outputs
-        ]
+        self._expected: list[list[_Decisions | np.ndarray]] = []
+        not_finite = set[int]()
+        for batch in outputs:
+            not_finite |= {i for i, value in enumerate(batch) if not np.isfinite(value).all()}
+            self._expected.append(
+                [
+                    _Decisions.of(value) if decides and i not in not_finite else _exact(value)
+                    for i, (decides, value) in enumerate(zip(self._deciding, batch, strict=True))
+                ]
+            )
+        self.not_finite = tuple(sorted(not_finite))
 
     def lost(self, outputs: Outputs) -> float:
         """Return the greatest loss of any output as a share of its limit: at most 1 holds.
@@ -108,14 +117,22 @@ class OutputLoss:
             outputs: Of the other net for the same batches in the same order.
 
         Raises:
-            DataError: An output is not finite.
+            DataError: An output is not finite, of the net of floats or of the other.
         """
+        if self.not_finite:
+            raise DataError(
+                f"outputs of floats must be finite to be compared, got others in "
+                f"{', '.join(map(str, self.not_finite))}; compare the other outputs"
+            )
         moved: list[list[np.ndarray]] = [[] for _ in self._deciding]
         squares = np.zeros((len(self._deciding), 2))
         for expected, batch in zip(self._expected, outputs, strict=True):
             for i, (wanted, got) in enumerate(zip(expected, batch, strict=True)):
                 if not np.isfinite(got).all():
-                    raise DataError(f"output {i} must be finite for every calibration sample")
+                    raise DataError(
+                        f"output {i} must be finite for every calibration sample, as it is in "
+                        "floats, got others in integers; leave the layers before it in floats"
+                    )
                 if isinstance(wanted, _Decisions):
                     moved[i].append(_ratios(got, wanted.pairs) - wanted.ratios)
                 else:
@@ -135,6 +152,10 @@ class OutputLoss:
         ratios = np.stack([one.ratios for one in decisions])
         sure = np.stack([one.sure for one in decisions])
         return changed_share(ratios, np.stack(moved), sure) / self._limits.changed
+
+
+def _exact(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64)
 
 
 def changed_share(ratios: np.ndarray, moved: np.ndarray, counts: np.ndarray) -> float:

@@ -93,3 +93,12 @@ def test_what_is_not_finite_is_refused() -> None:
     loss = OutputLoss([False], [[np.ones(3)]], LIMITS)
     with pytest.raises(DataError, match="output 0 must be finite for every calibration sample"):
         loss.lost([[np.array([1.0, np.inf, 0.0])]])
+
+
+def test_outputs_of_floats_that_are_not_finite_are_told() -> None:
+    batches = [[np.ones((1, 2)), np.ones(3)], [np.full((1, 2), np.nan), np.ones(3)]]
+    assert OutputLoss([True, False], batches[:1], LIMITS).not_finite == ()
+    loss = OutputLoss([True, False], batches, LIMITS)
+    assert loss.not_finite == (0,)
+    with pytest.raises(DataError, match="floats must be finite to be compared, got others in 0"):
+        loss.lost(batches)
