@@ -84,6 +84,31 @@ def test_a_split_that_goes_into_a_concatenation_again_is_read_in_it(
     assert sum("cut_rows" in name for name in names) == 1
 
 
+@pytest.mark.parametrize("source", ["made by a kernel", "an input"])
+def test_a_field_is_copied_where_the_concatenation_stays(
+    kit: SimpleNamespace, steps: Callable, source: str
+) -> None:
+    def body(emit: Callable, x: relax.Expr) -> tuple[relax.Expr, ...]:
+        x = relu(emit, kit.conv(x, 24, 1)) if source == "made by a kernel" else x
+        fields = emit(op.split(x, 2, axis=3))
+        first, second = (emit(relax.TupleGetItem(fields, i)) for i in range(2))
+        read = emit(kit.conv(second, 10, 3))
+        joined = emit(op.concat([first, second, read], axis=3))
+        return emit(op.exp(joined)), read  # the schedule fuses the two: no view
+
+    assert not any("join_rows" in name or "cut_rows" in name for name in steps(body))
+
+
+def test_a_part_of_no_channels_goes_through_a_concatenation(
+    kit: SimpleNamespace, steps: Callable
+) -> None:
+    def body(emit: Callable, x: relax.Expr, none: relax.Expr) -> relax.Expr:
+        parts = [relu(emit, kit.conv(x, 16, 1)), none, relu(emit, kit.conv(x, 8, 3))]
+        return kit.conv(emit(op.concat(parts, axis=3)), 8, 1, seed=1)
+
+    assert not any("join_rows" in name for name in steps(body, SHAPE, (*SHAPE[:3], 0)))
+
+
 READERS: tuple[Callable, ...] = (
     lambda kit, x: kit.conv(x, 8, 1),  # a product
     lambda kit, x: kit.conv(x, 8, 1, strides=(2, 2)),

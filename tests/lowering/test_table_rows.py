@@ -73,6 +73,16 @@ def test_indices_beyond_the_table_are_clipped_where_that_is_meant(
     assert np.array_equal(y, table[[0, 2, 49]].astype(np.float32))
 
 
+def test_rows_of_nothing_stay(execute: Run, kit: SimpleNamespace) -> None:
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        table = relax.const(floats(np.float16, 0))
+        return op.astype(emit(op.take(table, x, axis=0, mode="wrap")), "float32")
+
+    (y,), kernels = execute(kit.module(body, IDS.shape, dtype="int64"), IDS)
+    assert not any("table_rows" in name for name in kernels)
+    assert y.shape == (*IDS.shape, 0)
+
+
 def test_narrow_rows_that_others_read_stay(execute: Run, kit: SimpleNamespace) -> None:
     table = floats(np.float16, 9)
 

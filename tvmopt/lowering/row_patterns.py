@@ -13,7 +13,10 @@ TYPES = {"float32": "f32", "int32": "s32", "uint8": "u8", "int8": "s8"}  # as ke
 
 
 def parts_of(graph: Graph, node: Node) -> list[relax.Expr] | None:
-    """Return what a binding concatenates along rows that are several; None for anything else."""
+    """Return what a binding concatenates along rows that are several; None for anything else.
+
+    None of the rows is empty.
+    """
     call = node.value
     if not ir.is_call_to(call, "relax.concat") or ir.dtype(node.var) not in TYPES:
         return None
@@ -21,7 +24,7 @@ def parts_of(graph: Graph, node: Node) -> list[relax.Expr] | None:
     last = int(call.attrs.axis or 0) % len(shape) == len(shape) - 1
     if not last or not isinstance(parts, relax.Tuple) or views.run_before(shape, len(shape) - 1):
         return None
-    return list(parts.fields)
+    return list(parts.fields) if all(ir.static_shape(part)[-1] for part in parts.fields) else None
 
 
 def is_split(call: relax.Expr) -> bool:

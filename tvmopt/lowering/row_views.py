@@ -17,7 +17,7 @@ Source: none; derived here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -78,18 +78,19 @@ class _RowViews:
         self.covering = {index: r for r in found for index in r.covered}
         self.places: dict[relax.Var, _Place] = {}
         self.views: list[Replacement] = []
-        self.absorbed: set[tuple[int, relax.Var]] = set()
+        self.absorbed: set[tuple[int, relax.Expr]] = set()
 
     def join(self, node: Node) -> None:
         """Make a concatenation a view, if it is one along rows and gains by it."""
         parts = parts_of(self.graph, node)
         if parts is None:
             return
-        parts = self._whole(node, parts)
-        site, places = self._lay(node, parts)
+        parts, absorbed = self._whole(parts)
+        site, places = self._lay(node, parts, absorbed)
         if node.var not in self.places and not self._pays(node, parts, site, places):
             return
         self.places |= places
+        self.absorbed |= {(node.index, field) for field in absorbed}
         target = self.kernels.target
         cycles, types = views.join_cycles(site, target), TYPES[site.dtype]
         kernel = self.kernels.get(views.join_rows, "join_rows", site, target, cycles, types)
@@ -98,7 +99,7 @@ class _RowViews:
         self.views.append(_view(node, name, KernelCall(kernel=kernel, args=tuple(parts)), note))
 
     def _lay(
-        self, node: Node, parts: Sequence[relax.Expr]
+        self, node: Node, parts: Sequence[relax.Expr], absorbed: Set[relax.Expr]
     ) -> tuple[JoinSite, dict[relax.Var, _Place]]:
         """Return a concatenation as it could be, and where it has the parts that can move."""
         shape, dtype = ir.static_shape(node.var), ir.dtype(node.var)
@@ -110,7 +111,7 @@ class _RowViews:
         for part, width in zip(parts, widths, strict=True):
             name, own = self.graph.source(part), _Place(first=start, pitch=pitch)
             once = sum(self._is(other, name) for other in parts) == 1
-            moves = name is not None and once and self._moves(name, node)
+            moves = name is not None and once and self._moves(name, node, absorbed)
             rows.append(_rows(own, dtype) if moves else None)
             if name is not None and moves:
                 places[name] = own
@@ -172,17 +173,20 @@ class _RowViews:
             return None
         return _rows(self.places[source], ir.dtype(source))
 
-    def _whole(self, join: Node, parts: Sequence[relax.Expr]) -> list[relax.Expr]:
-        """Return the parts with all fields of one split, in a row, as what was split."""
-        found = list(parts)
+    def _whole(self, parts: Sequence[relax.Expr]) -> tuple[list[relax.Expr], set[relax.Expr]]:
+        """Return the parts with all fields of one split, in a row, as what was split; the fields.
+
+        Only a view reads what was split: a concatenation that stays reads the fields.
+        """
+        found, absorbed = list(parts), set()
         for node in [split for split in map(self._split, parts) if split is not None]:
             fields = [i for i, part in enumerate(found) if self._split(part) is node]
             numbers = [self.graph.definition(found[i]).index for i in fields]
             whole = list(range(len(node.value.ty.fields)))
             if numbers == whole and fields == list(range(fields[0], fields[0] + len(whole))):
-                self.absorbed |= {(join.index, found[i]) for i in fields}
+                absorbed |= {found[i] for i in fields}
                 found[fields[0] : fields[-1] + 1] = [node.value.args[0]]
-        return found
+        return found, absorbed
 
     def _split(self, part: relax.Expr) -> Node | None:
         """Return the binding of the split along rows that ``part`` is a field of."""
@@ -192,7 +196,7 @@ class _RowViews:
             return None
         return self.graph.maker(field.tuple_value) if cut_of(self.graph, maker) else None
 
-    def _moves(self, value: relax.Var, join: Node) -> bool:
+    def _moves(self, value: relax.Var, join: Node, absorbed: Set[relax.Expr]) -> bool:
         """Say whether a part of ``join`` can be written where it lies in it."""
         if value in self.graph.kept or value in self.places:
             return False
@@ -204,7 +208,7 @@ class _RowViews:
             return False
         own = {join.index, *self._tuples(join)}
         return all(
-            (user.index in own and (name.same_as(value) or (join.index, name) in self.absorbed))
+            (user.index in own and (name.same_as(value) or name in absorbed))
             or self._reads(user, name)
             for user, name in self._readers(value)
         )

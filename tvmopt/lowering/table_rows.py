@@ -57,11 +57,14 @@ def match_table_rows(
 
 
 def _table(value: relax.Expr) -> np.ndarray | None:
-    """Return the constant, (rows, width), whose rows ``value`` looks up; None if it does not."""
+    """Return the constant, (rows, width), whose rows ``value`` looks up; None if it does not.
+
+    Both are at least 1.
+    """
     if not ir.is_call_to(value, "relax.take") or value.attrs.axis is None:
         return None
     table, ids = ir.constant(value.args[0]), value.args[1]
-    if table is None or table.ndim != 2 or int(value.attrs.axis) != 0:
+    if table is None or table.ndim != 2 or not table.size or int(value.attrs.axis) != 0:
         return None
     known = str(value.attrs.mode) in ("wrap", "clip") and ir.dtype(ids) in ("int32", "int64")
     return table if known and isinstance(ids, relax.Var) else None
