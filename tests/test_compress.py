@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +251,41 @@ def test_predicted_time_is_of_the_numbers_that_are_left(
     assert not small.compression.changed  # all in floats again
     before, after = small.compression.cycles
     assert after == before
+
+
+def test_a_net_that_masks_its_scores_is_compressed(
+    path: Path, data: np.ndarray, tmp_path: Path
+) -> None:
+    net = onnx.load(path)
+    net.graph.node[-1].output[0] = "raw"
+    net.graph.node.append(helper.make_node("Relu", ["raw"], ["positive"], name="cut"))
+    net.graph.node.append(helper.make_node("Add", ["positive", "mask"], ["scores"], name="masked"))
+    mask = np.array([0, 0, -np.inf, 0, 0, 0], np.float32)
+    net.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    onnx.save(net, tmp_path / "masked.onnx")
+    # As the recipe int8, whatever is predicted to be faster.
+    passes = (*STATIC.passes, KeepSensitiveOptions(widen=True, most_error=1.0))
+    small = tvmopt.load(tmp_path / "masked.onnx").apply(
+        replace(STATIC, passes=passes), calibration={"x": data}, target="x86-64-v3"
+    )
+    assert small.compression is not None
+    assert {layer.after for layer in small.compression.layers} == {"uint8 x 8-bit by channel"}
+    told = [d for d in small.report.decisions if d.pass_name == "KeepSensitive"]
+    assert [(d.site, d.applied) for d in told] == [("main", False)]
+    assert "not finite in floats: output 0" in told[0].reason
+
+
+def test_finer_integers_leave_layers_of_run_time_as_they_are(
+    model: tvmopt.Model, data: np.ndarray
+) -> None:
+    static = QuantizeStaticOptions(layers=("*hidden*",), weight_bits=3, sensitive_bits=3)
+    keep = KeepSensitiveOptions(widen=True)
+    passes = (static, QuantizeDynamicOptions(layers=("*head*",)), keep)
+    mixed = Recipe(passes=passes, keep="all", name="mixed")
+    small = model.apply(mixed, calibration={"x": data}, target="x86-64-v3")
+    assert small.compression is not None
+    hidden, head = small.compression.layers
+    assert head.after == "int8 by row x 8-bit by channel"
+    assert "sensitive" not in head.reason
+    assert hidden.after == "float32"
+    assert hidden.reason.startswith("it stays in floats, for it is sensitive")
