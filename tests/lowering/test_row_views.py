@@ -69,15 +69,17 @@ def test_every_kind_of_kernel_writes_its_part_in_place(
     assert sum("join_rows" in name for name in names) == 1
 
 
+@pytest.mark.parametrize("bound", [False, True], ids=["parts", "a tuple of them"])
 def test_a_split_that_goes_into_a_concatenation_again_is_read_in_it(
-    kit: SimpleNamespace, steps: Callable
+    kit: SimpleNamespace, steps: Callable, bound: bool
 ) -> None:
     def body(emit: Callable, x: relax.Expr) -> relax.Expr:
         fields = emit(op.split(relu(emit, kit.conv(x, 20, 1)), 2, axis=3))
         first, second = (emit(relax.TupleGetItem(fields, i)) for i in range(2))
         inner = relu(emit, kit.conv(second, 10, 3))
         added = emit(op.add(second, emit(kit.conv(inner, 10, 1))))
-        return kit.conv(emit(op.concat([first, second, added], axis=3)), 16, 1)
+        parts = relax.Tuple([first, second, added])
+        return kit.conv(emit(op.concat(emit(parts) if bound else parts, axis=3)), 16, 1)
 
     names = steps(body)
     assert not copies(names)

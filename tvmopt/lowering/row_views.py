@@ -90,7 +90,8 @@ class _RowViews:
         if node.var not in self.places and not self._pays(node, parts, site, places):
             return
         self.places |= places
-        self.absorbed |= {(node.index, field) for field in absorbed}
+        own = [node.index, *self._tuples(node)]
+        self.absorbed |= {(index, field) for index in own for field in absorbed}
         target = self.kernels.target
         cycles, types = views.join_cycles(site, target), TYPES[site.dtype]
         kernel = self.kernels.get(views.join_rows, "join_rows", site, target, cycles, types)
