@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,27 @@ Shapes = dict[str, tuple[int, ...]]
 DEMO = "fashion_mnist"
 DEMO_SHAPES: tuple[Shapes, ...] = ({"image": (1, 1, 28, 28)},)
 SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedJob:
+    """A model to time in a process of its own, at one size.
+
+    Attributes:
+        id: Of the model.
+        path: Its ONNX file.
+        shapes: Of its inputs, by name.
+        threads: Each number of threads to measure at.
+        seconds: Timed seconds of each engine at each number of threads.
+        rounds: Turns in which they are spent.
+    """
+
+    id: str
+    path: str
+    shapes: Mapping[str, tuple[int, ...]]
+    threads: tuple[int, ...]
+    seconds: float
+    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

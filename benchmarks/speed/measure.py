@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, case_inputs
+from benchmarks.cases import Case, TimedJob, case_inputs
 from benchmarks.children import one_line, serve
 from benchmarks.compiled import compile_model
 from benchmarks.zoo.inputs import InputError
@@ -18,26 +18,14 @@ from tvmopt.metrics.turns import EngineResult, Schedule, compare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class Job(TimedJob):
     """What to measure.
 
     Attributes:
-        id: Of the model.
-        path: Its ONNX file.
-        shapes: Of its inputs, by name.
         rivals: Engines to compare with.
-        threads: Each number of threads to measure at.
-        seconds: Timed seconds of each engine at each number of threads.
-        rounds: Turns in which they are spent.
     """
 
-    id: str
-    path: str
-    shapes: Mapping[str, tuple[int, ...]]
     rivals: tuple[str, ...]
-    threads: tuple[int, ...]
-    seconds: float
-    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,19 +1,18 @@
 """Compile one model of the zoo, check it and time it; ``run.py`` calls this in a process.
 
-The job is a ``Job``'s fields, the answer a ``Measurement``'s.
+The job is a ``TimedJob``'s fields, the answer a ``Measurement``'s.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case, case_inputs
+from benchmarks.cases import Case, TimedJob, case_inputs
 from benchmarks.children import one_line, serve
 from benchmarks.compiled import compile_model
 from benchmarks.zoo import double
@@ -27,27 +26,6 @@ from tvmopt.metrics.turns import EngineResult, Schedule, compare
 
 RIVAL = "onnxruntime"
 MOST_RUNS = 300  # with each layer timed; fewer where they would take longer than the rivals' turns
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What to measure.
-
-    Attributes:
-        id: Of the model.
-        path: Its ONNX file.
-        shapes: Of its inputs, by name.
-        threads: Each number of threads to measure at.
-        seconds: Timed seconds of each engine at each number of threads.
-        rounds: Turns in which they are spent.
-    """
-
-    id: str
-    path: str
-    shapes: Mapping[str, tuple[int, ...]]
-    threads: tuple[int, ...]
-    seconds: float
-    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +78,7 @@ class Measurement:
     outputs: list[Verdict] = field(default_factory=list)
 
 
-def measure(job: Job, folder: Path) -> Measurement:
+def measure(job: TimedJob, folder: Path) -> Measurement:
     """Return what can be said of ``job``; ``folder`` takes the artefact."""
     result = Measurement()
     try:
@@ -119,7 +97,7 @@ def measure(job: Job, folder: Path) -> Measurement:
     return result
 
 
-def _compile(job: Job, folder: Path, result: Measurement) -> Path:
+def _compile(job: TimedJob, folder: Path, result: Measurement) -> Path:
     compiled = compile_model(Path(job.path), job.shapes, folder)
     result.compile_seconds = compiled.seconds
     result.size_bytes = compiled.size_bytes
@@ -127,7 +105,9 @@ def _compile(job: Job, folder: Path, result: Measurement) -> Path:
     return compiled.path
 
 
-def _compare(job: Job, artifact: Path, inputs: Arrays, threads: int, result: Measurement) -> None:
+def _compare(
+    job: TimedJob, artifact: Path, inputs: Arrays, threads: int, result: Measurement
+) -> None:
     model = Path(job.path)
     specs = [
         EngineSpec(engine="tvmopt", path=artifact),
@@ -164,7 +144,7 @@ def _conclude(result: Measurement) -> None:
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     folder = Path(job.pop("folder"))
     shapes = {name: tuple(shape) for name, shape in job.pop("shapes").items()}
-    return asdict(measure(Job(shapes=shapes, **job), folder))
+    return asdict(measure(TimedJob(shapes=shapes, **job), folder))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import reports
-from benchmarks.cases import Case, locate, select_cases
+from benchmarks.cases import Case, TimedJob, locate, select_cases
 from benchmarks.children import ChildError, call, end_on_terminate
 from benchmarks.zoo.catalogue import UnknownModelError
-from benchmarks.zoo.measure import RIVAL, Job
+from benchmarks.zoo.measure import RIVAL
 from benchmarks.zoo.table import columns, footer, make_rows
 from tvmopt.errors import TvmoptError
 from tvmopt.metrics.engines import EngineSpec, require
@@ -70,7 +70,7 @@ def run_case(case: Case, args: argparse.Namespace) -> Row:
     found = locate(case.id)
     if found.path is None:
         return {**row, "status": "skipped", "reason": found.reason}
-    job = Job(
+    job = TimedJob(
         id=case.id,
         path=str(found.path),
         shapes=case.shapes,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tvmopt
-from benchmarks.cases import DEMO, Case, case_inputs
+from benchmarks.cases import DEMO, Case, TimedJob, case_inputs
 from benchmarks.children import one_line, serve
 from benchmarks.zoo.inputs import InputError, make_inputs
 from tvmopt.errors import TvmoptError
@@ -23,26 +23,14 @@ SAMPLES = 16  # of plausible inputs: they decide ranges, which take no time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class Job(TimedJob):
     """What to measure.
 
     Attributes:
-        id: Of the model.
-        path: Its ONNX file.
-        shapes: Of its inputs, by name.
         recipes: Names of recipes that come with tvmopt.
-        threads: Each number of threads to measure at.
-        seconds: Timed seconds of each artefact at each number of threads.
-        rounds: Turns in which they are spent.
     """
 
-    id: str
-    path: str
-    shapes: Mapping[str, tuple[int, ...]]
     recipes: tuple[str, ...]
-    threads: tuple[int, ...]
-    seconds: float
-    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
